@@ -1,0 +1,1 @@
+"""The Runlane broker: durable dispatch of task runs to workers over WebSockets."""

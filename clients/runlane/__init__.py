@@ -1,0 +1,3 @@
+"""Runlane: durable task dispatch over WebSockets."""
+
+__version__ = "0.1.0"

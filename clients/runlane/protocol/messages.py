@@ -1,0 +1,376 @@
+"""The frames of `runlane.v1`: one immutable struct per frame, told apart by `type`.
+
+Names say the sender's intent; where one type is sent both ways in different shapes, the prefix says who gets
+it (`Finished` is what a worker reports, `RunFinished` what a watcher hears). Unknown fields are ignored.
+Ids are UUIDs in canonical form, times are RFC 3339 texts with an offset, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Raw, Struct
+
+from .ids import ID_PATTERN
+from .limits import MAX_IDS, MAX_KEYS, MAX_LIMIT, MAX_PRIORITY, MAX_RUNS_PER_SUBMIT
+from .payloads import ABSENT
+from .states import StateType
+
+#: The name of the subprotocol, offered and accepted in the upgrade.
+SUBPROTOCOL = "runlane.v1"
+
+Id: TypeAlias = Annotated[str, Meta(pattern=ID_PATTERN)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+#: The stable name of a task: letters, digits and `. _ : < > / -`, at most 200.
+TaskKey: TypeAlias = Annotated[str, Meta(pattern=r"^[\w.:<>/-]{1,200}\Z")]
+Attempt: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+#: At most ten years: what is longer is a mistake, and would overflow elsewhere.
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=315_360_000)]
+Message: TypeAlias = Annotated[str, Meta(max_length=10_000)]
+Limit: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_LIMIT)]
+Priority: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_PRIORITY)]
+Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
+Ref: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[str, Meta(max_length=64)]
+Headers: TypeAlias = Annotated[
+    dict[Annotated[str, Meta(max_length=200)], Annotated[str, Meta(max_length=4096)]], Meta(max_length=32)
+]
+FinalType: TypeAlias = Literal["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+
+
+class Frame(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
+    """Base of all frames; a subclass's `tag` is its `type` on the wire."""
+
+
+class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of what stands inside frames."""
+
+
+# --- Both sockets --------------------------------------------------------------------------------------------
+
+
+class Auth(Frame, tag="auth"):
+    """First frame of a client. `token` may be absent where the broker has none configured."""
+
+    token: Annotated[str, Meta(max_length=1024)] | None = None
+
+
+class AuthSuccess(Frame, tag="auth_success"):
+    """The broker's answer: who it is, and the limits and timers that hold on this connection."""
+
+    protocol: str
+    broker: str
+    beat_seconds: float
+    idle_beat_seconds: float
+    resume_seconds: float
+    max_message_bytes: int
+    max_payload_bytes: int
+
+
+class Beat(Frame, tag="beat"):
+    """Sign of life; the broker sends the same `n` back."""
+
+    n: Count = 0
+
+
+class Error(Frame, tag="error"):
+    """A typed refusal of one frame. `ref` is the refused frame's, where it has one."""
+
+    code: str
+    message: str
+    frame: str | None = None
+    field: str | None = None
+    ref: int | str | None = None
+
+
+class Draining(Frame, tag="draining"):
+    """The broker goes down: finish, report, and reconnect after this long."""
+
+    retry_after_seconds: float
+
+
+# --- Worker socket, up ---------------------------------------------------------------------------------------
+
+
+class HeldRun(Part):
+    """A run that a session holds, with the attempt of its lease."""
+
+    id: Id
+    attempt: Attempt
+
+
+class Subscribe(Frame, tag="subscribe"):
+    """Asks for runs of these keys, at most `limit` at once.
+
+    With `session` and `resume_token` it takes up an earlier session; `running` then lists every run still held:
+    unstarted, running, or finished without a verdict.
+    """
+
+    client_id: Name
+    keys: Annotated[tuple[TaskKey, ...], Meta(min_length=1, max_length=MAX_KEYS)]
+    limit: Limit
+    session: Id | None = None
+    resume_token: Annotated[str, Meta(max_length=100)] | None = None
+    running: Annotated[tuple[HeldRun, ...], Meta(max_length=2 * MAX_LIMIT)] = ()
+
+
+class Started(Frame, tag="started"):
+    """A slot is taken and the parameters are parsed: the run is RUNNING."""
+
+    id: Id
+    attempt: Attempt
+    at: Time | None = None
+
+
+class Progress(Frame, tag="progress"):
+    """How far a running task is; the latest is kept and pushed to watchers."""
+
+    id: Id
+    attempt: Attempt
+    current: float
+    total: float | None = None
+    message: Annotated[str, Meta(max_length=1000)] | None = None
+
+
+class FinalState(Part):
+    """How a run ended. `name` defaults to the type's own (`Completed`)."""
+
+    type: FinalType
+    name: Name | None = None
+    message: Message | None = None
+
+
+class Finished(Frame, tag="finished"):
+    """The task ended. Frees its slot on receipt; sent again until a verdict arrives.
+
+    `retriable: false` forbids a retry, `retry_after` replaces the run's own retry delay.
+    """
+
+    id: Id
+    attempt: Attempt
+    state: FinalState
+    result: Raw = ABSENT
+    error: Raw = ABSENT
+    retriable: bool | None = None
+    retry_after: Seconds | None = None
+
+
+class ReleasedRun(Part):
+    """A run that is given back. `delay` postpones it by that many seconds."""
+
+    id: Id
+    attempt: Attempt
+    delay: Seconds | None = None
+    reason: Annotated[str, Meta(max_length=200)] = ""
+
+
+class Release(Frame, tag="release"):
+    """Gives runs back: unstarted, drained or snoozed. Uses up no retry."""
+
+    runs: Annotated[tuple[ReleasedRun, ...], Meta(max_length=2 * MAX_LIMIT)]
+
+
+class SetLimit(Frame, tag="limit"):
+    """Slots changed. 0 pauses; lowering takes nothing away."""
+
+    limit: Limit
+
+
+class Quit(Frame, tag="quit"):
+    """Clean end of the session: all it holds is given back at once."""
+
+
+# --- Worker socket, down -------------------------------------------------------------------------------------
+
+
+class Subscribed(Frame, tag="subscribed"):
+    """The session is open. The worker cancels what is `lost`; what is `resumed` is still its own."""
+
+    session: str
+    resume_token: str
+    resumed: tuple[str, ...] = ()
+    lost: tuple[HeldRun, ...] = ()
+
+
+class PushedRun(Part):
+    """A leased run. `parameters` is a JSON object by parameter name."""
+
+    id: str
+    attempt: int
+    task_key: str
+    parameters: Raw
+    kind: Literal["task", "flow"] = "task"
+    timeout: float | None = None
+    expires_in: float | None = None
+    headers: dict[str, str] = {}  # noqa: RUF012  (msgspec copies it)
+
+
+class Runs(Frame, tag="runs"):
+    """Leased runs: start them now. Never more in flight than `limit`."""
+
+    runs: tuple[PushedRun, ...]
+
+
+class RecordedRun(Part):
+    """A verdict; `gone` says that the run's row was deleted meanwhile."""
+
+    id: str
+    attempt: int
+    gone: bool = False
+
+
+class Recorded(Frame, tag="recorded"):
+    """These reports are committed: forget them."""
+
+    runs: tuple[RecordedRun, ...]
+
+
+class LeaseLost(Frame, tag="lease_lost"):
+    """This lease is over and its report counts no more: cancel the task and forget it."""
+
+    id: str
+    attempt: int
+
+
+class CancelRun(Frame, tag="cancel"):
+    """Stop this run; answer with `finished` CANCELLED."""
+
+    id: str
+    attempt: int
+    grace_seconds: float
+
+
+# --- Submission socket, up -----------------------------------------------------------------------------------
+
+
+class NewRun(Part):
+    """A run to be created. The client mints `id`: submitting it again is safe."""
+
+    id: Id
+    task_key: TaskKey
+    parameters: Raw = Raw(b"{}")  # noqa: RUF009  (immutable)
+    name: Name | None = None
+    idempotency_key: Name | None = None
+    priority: Priority = 0
+    scheduled_time: Time | None = None
+    expires: Time | None = None
+    tags: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
+    retries: Annotated[int, Meta(ge=0, le=1000)] = 0
+    retry_delay: Seconds | Annotated[tuple[Seconds, ...], Meta(max_length=1000)] = 0.0
+    retry_jitter: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    timeout: Annotated[float, Meta(gt=0, le=315_360_000)] | None = None
+    headers: Headers = {}  # noqa: RUF012  (msgspec copies it)
+
+
+class Submit(Frame, tag="submit"):
+    """Creates runs, in one transaction. `submitted` answers with the same `ref`, in the same order.
+
+    `runs` stay raw here so that one bad item is refused alone: see `decode_new_run`.
+    """
+
+    ref: Ref
+    runs: Annotated[tuple[Raw, ...], Meta(max_length=MAX_RUNS_PER_SUBMIT)]
+
+
+class Watch(Frame, tag="watch"):
+    """Asks to hear of these runs; what is already final is answered at once."""
+
+    ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS)]
+
+
+class Unwatch(Frame, tag="unwatch"):
+    """Stop telling of these runs."""
+
+    ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS)]
+
+
+class Cancel(Frame, tag="cancel"):
+    """Asks that these runs be cancelled."""
+
+    ref: Ref
+    ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS)]
+
+
+# --- Submission socket, down ---------------------------------------------------------------------------------
+
+
+class ItemError(Part):
+    """Why one item of a frame was refused."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class SubmittedRun(Part):
+    """`created: false`: this run, or one with its idempotency key, is there already; `id` is that one's."""
+
+    id: str
+    created: bool
+    error: ItemError | None = None
+
+
+class Submitted(Frame, tag="submitted"):
+    """Sent after the commit, one item per run in the order of the `submit` frame."""
+
+    ref: int | str
+    runs: tuple[SubmittedRun, ...]
+
+
+class RunState(Part):
+    """A state as watchers see it."""
+
+    type: StateType
+    name: str
+    message: str | None = None
+
+
+class RunFinished(Frame, tag="finished"):
+    """A watched run has ended."""
+
+    id: str
+    state: RunState
+    result: Raw = ABSENT
+    error: Raw = ABSENT
+
+
+class RunProgress(Frame, tag="progress"):
+    """A watched run's latest progress."""
+
+    id: str
+    current: float
+    total: float | None = None
+    message: str | None = None
+
+
+class CancelledRun(Part):
+    """What became of one run of a `cancel` frame: its state now, or why not."""
+
+    id: str
+    state: RunState | None = None
+    error: ItemError | None = None
+
+
+class Cancelled(Frame, tag="cancelled"):
+    """Answers `cancel`, after the commit."""
+
+    ref: int | str
+    runs: tuple[CancelledRun, ...]
+
+
+class Busy(Frame, tag="busy"):
+    """Too much is waiting: nothing of this frame was taken, send it again after this long."""
+
+    ref: int | str
+    retry_after_seconds: float
+
+
+WorkerUp: TypeAlias = Auth | Subscribe | Beat | Started | Progress | Finished | Release | SetLimit | Quit
+WorkerDown: TypeAlias = (
+    AuthSuccess | Subscribed | Beat | Runs | Recorded | LeaseLost | CancelRun | Draining | Error
+)
+SubmissionUp: TypeAlias = Auth | Submit | Watch | Unwatch | Cancel | Beat | Quit
+SubmissionDown: TypeAlias = (
+    AuthSuccess | Submitted | RunFinished | RunProgress | Cancelled | Busy | Beat | Draining | Error
+)
