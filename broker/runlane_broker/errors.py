@@ -1,11 +1,11 @@
 """The broker's errors.
 
-    RunlaneError
-    ├── ConfigurationError   the broker cannot start as it was told to; one line says why (exit code 2)
-    ├── StartupError         the broker cannot start here and now: port, lock, database (exit code 1)
-    ├── StoreUnavailable     the database cannot be written now; nothing was done
-    ├── Overloaded           too much is waiting; nothing was done, try again
-    └── Refused              a request that the rules do not allow; `code` and `field` say which
+RunlaneError
+├── ConfigurationError   the broker cannot start as it was told to; one line says why (exit code 2)
+├── StartupError         the broker cannot start here and now: port, lock, database (exit code 1)
+├── StoreUnavailable     the database cannot be written now; nothing was done
+├── Overloaded           too much is waiting; nothing was done, try again
+└── Refused              a request that the rules do not allow; `code` and `field` say which
 """
 
 from __future__ import annotations

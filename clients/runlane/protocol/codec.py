@@ -8,32 +8,40 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from .errors import ErrorCode, FrameRefused, ProtocolViolation
-from .limits import MAX_MESSAGE_BYTES
-from .messages import Frame, NewRun, SubmissionDown, SubmissionUp, WorkerDown, WorkerUp
-from .payloads import check_payload
+from .limits import MAX_BAD_FRAMES, MAX_MESSAGE_BYTES
+from .messages import Frame, NewRun, Ref, SubmissionDown, SubmissionUp, WorkerDown, WorkerUp
+from .payloads import ABSENT, check_payload
 
 F = TypeVar("F", bound=Frame)
+T = TypeVar("T")
 
 _ENCODER: Final = msgspec.json.Encoder()
+_ANY_FRAME: Final = msgspec.json.Decoder(msgspec.Raw)
 _ANY_FRAMES: Final = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 _NEW_RUN: Final = msgspec.json.Decoder(NewRun)
 
+#: What a refusal repeats of a frame is cut to about this length: an answer must never outgrow the question.
+_MAX_ECHO: Final = 100
+
 
 class _Head(msgspec.Struct, gc=False):
-    """What can be said of any frame, however wrong."""
+    """What can be said of any object, however wrong."""
 
-    type: str | None = None
-    ref: int | str | None = None
+    type: msgspec.Raw = ABSENT
+    ref: msgspec.Raw = ABSENT
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
+_TYPE: Final[msgspec.json.Decoder[str]] = msgspec.json.Decoder(str)
+_REF: Final[msgspec.json.Decoder[int | str]] = msgspec.json.Decoder(Ref)
 
 
 class FrameDecoder(Generic[F]):
     """Decodes the messages of one direction of one socket.
 
-    A message that is no JSON, or neither an object nor an array, breaks the conversation. A frame that is only
-    wrong in itself is yielded as a `FrameRefused` in its place: what stands before and after it counts.
+    A message that is no JSON, or neither an object nor an array, breaks the conversation. A frame that is
+    only wrong in itself is yielded as a `FrameRefused` in its place: what stands before and after it counts.
+    After more than `MAX_BAD_FRAMES` of those in one message the rest is left out.
     """
 
     def __init__(self, union: Any) -> None:
@@ -42,10 +50,9 @@ class FrameDecoder(Generic[F]):
 
     def decode(self, text: str | bytes) -> tuple[F | FrameRefused, ...]:
         """Return the frames of a message in order. Raises `ProtocolViolation`."""
-        data = text.encode() if isinstance(text, str) else text
         try:
-            return self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            return self._decode(_utf8(text))
+        except (msgspec.DecodeError, UnicodeError) as exc:
             raise ProtocolViolation(f"not JSON: {exc}") from exc
         except RecursionError as exc:
             raise ProtocolViolation("nested too deeply") from exc
@@ -59,25 +66,58 @@ class FrameDecoder(Generic[F]):
     def _decode_singly(self, data: bytes) -> Iterator[F | FrameRefused]:
         if data.lstrip()[:1] not in (b"[", b"{"):
             raise ProtocolViolation("a message must be an object or an array of objects")
-        frames = _ANY_FRAMES.decode(data) if data.lstrip()[:1] == b"[" else (msgspec.Raw(data),)
+        frames = _ANY_FRAMES.decode(data) if data.lstrip()[:1] == b"[" else (_ANY_FRAME.decode(data),)
+        refused = 0
         for frame in frames:
             try:
                 yield self._one.decode(frame)
             except msgspec.ValidationError as exc:
-                yield _refusal(bytes(frame), exc)
+                yield _refusal(frame, exc)
+                refused += 1
+                if refused > MAX_BAD_FRAMES:
+                    return  # the conversation ends with this one, so that what follows need not be read
 
 
-def _refusal(data: bytes, error: msgspec.ValidationError) -> FrameRefused:
+def _utf8(text: str | bytes) -> bytes:
+    """Return the text as UTF-8 throughout, which msgspec checks only where it makes a `str` of it."""
+    if isinstance(text, str):
+        return text.encode()
+    if not text.isascii():
+        text.decode()
+    return text
+
+
+def _refusal(frame: msgspec.Raw, error: msgspec.ValidationError) -> FrameRefused:
     """Say what is wrong with a frame that is JSON but none of ours."""
     message = str(error)
     try:
-        kind = _HEAD.decode(data).type
+        head = _HEAD.decode(frame)
     except msgspec.ValidationError:
-        kind = None
+        head = _Head()
+    kind = _read(_TYPE, head.type)
+    ref = _read(_REF, head.ref)
     field = field_of(message)
-    if field == "type" or kind is None:
-        return FrameRefused(ErrorCode.UNKNOWN_TYPE, message, frame=kind, field="type")
-    return FrameRefused(ErrorCode.INVALID_FRAME, message, frame=kind, field=field)
+    unknown = field == "type" or kind is None
+    code = ErrorCode.UNKNOWN_TYPE if unknown else ErrorCode.INVALID_FRAME
+    return FrameRefused(
+        code, _shorten(message), frame=kind and _shorten(kind), field="type" if unknown else field, ref=ref
+    )
+
+
+def _read(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
+    """Return the value, or None where it is absent or of another type."""
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _shorten(text: str) -> str:
+    """Cut the middle out of a text that is long because the frame was."""
+    return text if len(text) <= 3 * _MAX_ECHO else f"{text[: 2 * _MAX_ECHO]}…{text[-_MAX_ECHO:]}"
+
+
+_MISSING: Final = "Object missing required field `"
 
 
 def field_of(message: str) -> str | None:
@@ -87,9 +127,8 @@ def field_of(message: str) -> str | None:
     """
     _, found, path = message.rpartition(" - at `$")
     place = path.rstrip("`").lstrip(".") if found else ""
-    _, missing, name = message.partition("missing required field `")
-    if missing:
-        leaf = name.split("`", 1)[0]
+    if message.startswith(_MISSING):
+        leaf = message[len(_MISSING) :].split("`", 1)[0]
         return f"{place}.{leaf}" if place else leaf
     return place or None
 
@@ -112,6 +151,11 @@ def decode_new_run(data: msgspec.Raw | bytes, field: str, max_payload_bytes: int
         place = field_of(str(exc))
         where = f"{field}.{place}" if place else field
         raise FrameRefused(ErrorCode.INVALID_FIELD, str(exc), field=where) from exc
+    except RecursionError as exc:
+        raise FrameRefused(ErrorCode.TOO_DEEP, f"{field} nests too deeply", field=field) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        # What a frame does not read is scanned only: such text can still turn out to be no text.
+        raise FrameRefused(ErrorCode.INVALID_FIELD, f"not JSON: {exc}", field=field) from exc
     where = f"{field}.parameters"
     if bytes(run.parameters)[:1] != b"{":
         raise FrameRefused(ErrorCode.INVALID_FIELD, "parameters must be a JSON object", field=where)

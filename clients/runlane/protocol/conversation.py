@@ -37,7 +37,9 @@ class Phase(Enum):
 Rules: TypeAlias = Mapping[tuple[Phase, type[m.Frame]], Phase]
 
 
-def _stay(phases: Iterable[Phase], frames: Iterable[type[m.Frame]]) -> dict[tuple[Phase, type[m.Frame]], Phase]:
+def _stay(
+    phases: Iterable[Phase], frames: Iterable[type[m.Frame]]
+) -> dict[tuple[Phase, type[m.Frame]], Phase]:
     """Cells that lead nowhere: these frames are fine in these phases."""
     kinds = tuple(frames)
     return {(phase, kind): phase for phase in phases for kind in kinds}
@@ -95,15 +97,26 @@ class Conversation:
         return f"<Conversation {self.phase.name}, {self.bad_frames} bad frames>"
 
     def up(self, frame: m.Frame) -> None:
-        """Take a frame from the client to the broker. Raises `FrameRefused`, or `ProtocolViolation` before auth."""
+        """Take a frame from the client to the broker.
+
+        Raises `FrameRefused`, or `ProtocolViolation` before auth.
+        """
         self._step(self._up, frame)
 
     def down(self, frame: m.Frame) -> None:
-        """Take a frame from the broker to the client. Raises `FrameRefused`."""
+        """Take a frame from the broker to the client.
+
+        Raises `FrameRefused`, or `ProtocolViolation` before auth.
+        """
         self._step(self._down, frame)
 
     def count_bad_frame(self) -> None:
-        """Note that the peer sent a frame that was refused. Raises `ProtocolViolation` after too many."""
+        """Note that the peer sent a frame that was refused.
+
+        Raises `ProtocolViolation` after too many, and before `auth` at once.
+        """
+        if self.phase is Phase.CONNECTED:
+            raise ProtocolViolation("expected auth", CloseCode.UNAUTHENTICATED)
         self.bad_frames += 1
         if self.bad_frames > MAX_BAD_FRAMES:
             raise ProtocolViolation(f"more than {MAX_BAD_FRAMES} bad frames")

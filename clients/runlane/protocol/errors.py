@@ -1,8 +1,8 @@
 """Errors of the wire.
 
-    ProtocolError
-    ├── FrameRefused        this frame is wrong; the peer gets an `error` frame, the connection stays
-    └── ProtocolViolation   the conversation is broken; the connection is closed with the code it carries
+ProtocolError
+├── FrameRefused        this frame is wrong; the peer gets an `error` frame, the connection stays
+└── ProtocolViolation   the conversation is broken; the connection is closed with the code it carries
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "payload_too_large"
     INVALID_FIELD = "invalid_field"
     ID_CONFLICT = "id_conflict"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     NOT_FOUND = "not_found"
     DRAINING = "draining"
     UNSUPPORTED = "unsupported"
@@ -35,17 +36,25 @@ class ProtocolError(Exception):
 class FrameRefused(ProtocolError):
     """One frame, or one item of it, is refused; what came before and after it counts.
 
-    `code` says which rule it broke, `field` names the place (`runs[3].priority`), `frame` the frame's type.
+    `code` says which rule it broke, `field` names the place (`runs[3].priority`), `frame` the frame's type
+    and `ref` its reference, where it has one.
     """
 
     def __init__(
-        self, code: ErrorCode, message: str, *, frame: str | None = None, field: str | None = None
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        frame: str | None = None,
+        field: str | None = None,
+        ref: int | str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.frame = frame
         self.field = field
+        self.ref = ref
 
 
 class ProtocolViolation(ProtocolError):

@@ -39,6 +39,7 @@ Headers: TypeAlias = Annotated[
 FinalType: TypeAlias = Literal["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
 
 
+# (`frozen` is inherited; each class says so again because type checkers don't know that it is.)
 class Frame(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
     """Base of all frames; a subclass's `tag` is its `type` on the wire."""
 
@@ -47,16 +48,16 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of what stands inside frames."""
 
 
-# --- Both sockets --------------------------------------------------------------------------------------------
+# --- Both sockets ------------------------------------------------------------------------------------------
 
 
-class Auth(Frame, tag="auth"):
+class Auth(Frame, frozen=True, tag="auth"):
     """First frame of a client. `token` may be absent where the broker has none configured."""
 
     token: Annotated[str, Meta(max_length=1024)] | None = None
 
 
-class AuthSuccess(Frame, tag="auth_success"):
+class AuthSuccess(Frame, frozen=True, tag="auth_success"):
     """The broker's answer: who it is, and the limits and timers that hold on this connection."""
 
     protocol: str
@@ -68,13 +69,13 @@ class AuthSuccess(Frame, tag="auth_success"):
     max_payload_bytes: int
 
 
-class Beat(Frame, tag="beat"):
+class Beat(Frame, frozen=True, tag="beat"):
     """Sign of life; the broker sends the same `n` back."""
 
     n: Count = 0
 
 
-class Error(Frame, tag="error"):
+class Error(Frame, frozen=True, tag="error"):
     """A typed refusal of one frame. `ref` is the refused frame's, where it has one."""
 
     code: str
@@ -84,27 +85,27 @@ class Error(Frame, tag="error"):
     ref: int | str | None = None
 
 
-class Draining(Frame, tag="draining"):
+class Draining(Frame, frozen=True, tag="draining"):
     """The broker goes down: finish, report, and reconnect after this long."""
 
     retry_after_seconds: float
 
 
-# --- Worker socket, up ---------------------------------------------------------------------------------------
+# --- Worker socket, up -------------------------------------------------------------------------------------
 
 
-class HeldRun(Part):
+class HeldRun(Part, frozen=True):
     """A run that a session holds, with the attempt of its lease."""
 
     id: Id
     attempt: Attempt
 
 
-class Subscribe(Frame, tag="subscribe"):
+class Subscribe(Frame, frozen=True, tag="subscribe"):
     """Asks for runs of these keys, at most `limit` at once.
 
-    With `session` and `resume_token` it takes up an earlier session; `running` then lists every run still held:
-    unstarted, running, or finished without a verdict.
+    With `session` and `resume_token` it takes up an earlier session; `running` then lists every run still
+    held: unstarted, running, or finished without a verdict.
     """
 
     client_id: Name
@@ -115,7 +116,7 @@ class Subscribe(Frame, tag="subscribe"):
     running: Annotated[tuple[HeldRun, ...], Meta(max_length=2 * MAX_LIMIT)] = ()
 
 
-class Started(Frame, tag="started"):
+class Started(Frame, frozen=True, tag="started"):
     """A slot is taken and the parameters are parsed: the run is RUNNING."""
 
     id: Id
@@ -123,7 +124,7 @@ class Started(Frame, tag="started"):
     at: Time | None = None
 
 
-class Progress(Frame, tag="progress"):
+class Progress(Frame, frozen=True, tag="progress"):
     """How far a running task is; the latest is kept and pushed to watchers."""
 
     id: Id
@@ -133,7 +134,7 @@ class Progress(Frame, tag="progress"):
     message: Annotated[str, Meta(max_length=1000)] | None = None
 
 
-class FinalState(Part):
+class FinalState(Part, frozen=True):
     """How a run ended. `name` defaults to the type's own (`Completed`)."""
 
     type: FinalType
@@ -141,7 +142,7 @@ class FinalState(Part):
     message: Message | None = None
 
 
-class Finished(Frame, tag="finished"):
+class Finished(Frame, frozen=True, tag="finished"):
     """The task ended. Frees its slot on receipt; sent again until a verdict arrives.
 
     `retriable: false` forbids a retry, `retry_after` replaces the run's own retry delay.
@@ -156,7 +157,7 @@ class Finished(Frame, tag="finished"):
     retry_after: Seconds | None = None
 
 
-class ReleasedRun(Part):
+class ReleasedRun(Part, frozen=True):
     """A run that is given back. `delay` postpones it by that many seconds."""
 
     id: Id
@@ -165,26 +166,26 @@ class ReleasedRun(Part):
     reason: Annotated[str, Meta(max_length=200)] = ""
 
 
-class Release(Frame, tag="release"):
+class Release(Frame, frozen=True, tag="release"):
     """Gives runs back: unstarted, drained or snoozed. Uses up no retry."""
 
     runs: Annotated[tuple[ReleasedRun, ...], Meta(max_length=2 * MAX_LIMIT)]
 
 
-class SetLimit(Frame, tag="limit"):
+class SetLimit(Frame, frozen=True, tag="limit"):
     """Slots changed. 0 pauses; lowering takes nothing away."""
 
     limit: Limit
 
 
-class Quit(Frame, tag="quit"):
+class Quit(Frame, frozen=True, tag="quit"):
     """Clean end of the session: all it holds is given back at once."""
 
 
-# --- Worker socket, down -------------------------------------------------------------------------------------
+# --- Worker socket, down -----------------------------------------------------------------------------------
 
 
-class Subscribed(Frame, tag="subscribed"):
+class Subscribed(Frame, frozen=True, tag="subscribed"):
     """The session is open. The worker cancels what is `lost`; what is `resumed` is still its own."""
 
     session: str
@@ -193,7 +194,7 @@ class Subscribed(Frame, tag="subscribed"):
     lost: tuple[HeldRun, ...] = ()
 
 
-class PushedRun(Part):
+class PushedRun(Part, frozen=True):
     """A leased run. `parameters` is a JSON object by parameter name."""
 
     id: str
@@ -203,16 +204,16 @@ class PushedRun(Part):
     kind: Literal["task", "flow"] = "task"
     timeout: float | None = None
     expires_in: float | None = None
-    headers: dict[str, str] = {}  # noqa: RUF012  (msgspec copies it)
+    headers: dict[str, str] = {}  # msgspec copies it
 
 
-class Runs(Frame, tag="runs"):
+class Runs(Frame, frozen=True, tag="runs"):
     """Leased runs: start them now. Never more in flight than `limit`."""
 
     runs: tuple[PushedRun, ...]
 
 
-class RecordedRun(Part):
+class RecordedRun(Part, frozen=True):
     """A verdict; `gone` says that the run's row was deleted meanwhile."""
 
     id: str
@@ -220,20 +221,20 @@ class RecordedRun(Part):
     gone: bool = False
 
 
-class Recorded(Frame, tag="recorded"):
+class Recorded(Frame, frozen=True, tag="recorded"):
     """These reports are committed: forget them."""
 
     runs: tuple[RecordedRun, ...]
 
 
-class LeaseLost(Frame, tag="lease_lost"):
+class LeaseLost(Frame, frozen=True, tag="lease_lost"):
     """This lease is over and its report counts no more: cancel the task and forget it."""
 
     id: str
     attempt: int
 
 
-class CancelRun(Frame, tag="cancel"):
+class CancelRun(Frame, frozen=True, tag="cancel"):
     """Stop this run; answer with `finished` CANCELLED."""
 
     id: str
@@ -241,15 +242,15 @@ class CancelRun(Frame, tag="cancel"):
     grace_seconds: float
 
 
-# --- Submission socket, up -----------------------------------------------------------------------------------
+# --- Submission socket, up ---------------------------------------------------------------------------------
 
 
-class NewRun(Part):
+class NewRun(Part, frozen=True):
     """A run to be created. The client mints `id`: submitting it again is safe."""
 
     id: Id
     task_key: TaskKey
-    parameters: Raw = Raw(b"{}")  # noqa: RUF009  (immutable)
+    parameters: Raw = Raw(b"{}")
     name: Name | None = None
     idempotency_key: Name | None = None
     priority: Priority = 0
@@ -260,10 +261,10 @@ class NewRun(Part):
     retry_delay: Seconds | Annotated[tuple[Seconds, ...], Meta(max_length=1000)] = 0.0
     retry_jitter: Annotated[float, Meta(ge=0, le=10)] = 0.0
     timeout: Annotated[float, Meta(gt=0, le=315_360_000)] | None = None
-    headers: Headers = {}  # noqa: RUF012  (msgspec copies it)
+    headers: Headers = {}  # msgspec copies it
 
 
-class Submit(Frame, tag="submit"):
+class Submit(Frame, frozen=True, tag="submit"):
     """Creates runs, in one transaction. `submitted` answers with the same `ref`, in the same order.
 
     `runs` stay raw here so that one bad item is refused alone: see `decode_new_run`.
@@ -273,29 +274,29 @@ class Submit(Frame, tag="submit"):
     runs: Annotated[tuple[Raw, ...], Meta(max_length=MAX_RUNS_PER_SUBMIT)]
 
 
-class Watch(Frame, tag="watch"):
+class Watch(Frame, frozen=True, tag="watch"):
     """Asks to hear of these runs; what is already final is answered at once."""
 
     ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS)]
 
 
-class Unwatch(Frame, tag="unwatch"):
+class Unwatch(Frame, frozen=True, tag="unwatch"):
     """Stop telling of these runs."""
 
     ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS)]
 
 
-class Cancel(Frame, tag="cancel"):
+class Cancel(Frame, frozen=True, tag="cancel"):
     """Asks that these runs be cancelled."""
 
     ref: Ref
     ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS)]
 
 
-# --- Submission socket, down ---------------------------------------------------------------------------------
+# --- Submission socket, down -------------------------------------------------------------------------------
 
 
-class ItemError(Part):
+class ItemError(Part, frozen=True):
     """Why one item of a frame was refused."""
 
     code: str
@@ -303,7 +304,7 @@ class ItemError(Part):
     field: str | None = None
 
 
-class SubmittedRun(Part):
+class SubmittedRun(Part, frozen=True):
     """`created: false`: this run, or one with its idempotency key, is there already; `id` is that one's."""
 
     id: str
@@ -311,14 +312,14 @@ class SubmittedRun(Part):
     error: ItemError | None = None
 
 
-class Submitted(Frame, tag="submitted"):
+class Submitted(Frame, frozen=True, tag="submitted"):
     """Sent after the commit, one item per run in the order of the `submit` frame."""
 
     ref: int | str
     runs: tuple[SubmittedRun, ...]
 
 
-class RunState(Part):
+class RunState(Part, frozen=True):
     """A state as watchers see it."""
 
     type: StateType
@@ -326,7 +327,7 @@ class RunState(Part):
     message: str | None = None
 
 
-class RunFinished(Frame, tag="finished"):
+class RunFinished(Frame, frozen=True, tag="finished"):
     """A watched run has ended."""
 
     id: str
@@ -335,7 +336,7 @@ class RunFinished(Frame, tag="finished"):
     error: Raw = ABSENT
 
 
-class RunProgress(Frame, tag="progress"):
+class RunProgress(Frame, frozen=True, tag="progress"):
     """A watched run's latest progress."""
 
     id: str
@@ -344,7 +345,7 @@ class RunProgress(Frame, tag="progress"):
     message: str | None = None
 
 
-class CancelledRun(Part):
+class CancelledRun(Part, frozen=True):
     """What became of one run of a `cancel` frame: its state now, or why not."""
 
     id: str
@@ -352,14 +353,14 @@ class CancelledRun(Part):
     error: ItemError | None = None
 
 
-class Cancelled(Frame, tag="cancelled"):
+class Cancelled(Frame, frozen=True, tag="cancelled"):
     """Answers `cancel`, after the commit."""
 
     ref: int | str
     runs: tuple[CancelledRun, ...]
 
 
-class Busy(Frame, tag="busy"):
+class Busy(Frame, frozen=True, tag="busy"):
     """Too much is waiting: nothing of this frame was taken, send it again after this long."""
 
     ref: int | str

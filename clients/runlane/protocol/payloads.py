@@ -15,11 +15,12 @@ from .errors import ErrorCode, FrameRefused
 from .limits import MAX_DEPTH, MAX_PAYLOAD_BYTES
 
 #: The value of an optional payload field that is absent. (An explicit `null` is `Raw(b"null")`.)
+#: It is told by identity: another empty `Raw` would be written, as nothing, and spoil the frame.
 ABSENT: Final = msgspec.Raw()
 
-_BRACKETS_OUTSIDE_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-_OPENING = b"[{"
-_CLOSING = b"]}"
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_TO_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def check_payload(payload: msgspec.Raw, field: str, limit: int = MAX_PAYLOAD_BYTES) -> None:
@@ -29,7 +30,9 @@ def check_payload(payload: msgspec.Raw, field: str, limit: int = MAX_PAYLOAD_BYT
     """
     data = bytes(payload)
     if len(data) > limit:
-        raise FrameRefused(ErrorCode.TOO_LARGE, f"{field} has {len(data)} bytes; at most {limit}", field=field)
+        raise FrameRefused(
+            ErrorCode.TOO_LARGE, f"{field} has {len(data)} bytes; at most {limit}", field=field
+        )
     if deeper_than(data, MAX_DEPTH):
         raise FrameRefused(ErrorCode.TOO_DEEP, f"{field} nests deeper than {MAX_DEPTH} levels", field=field)
 
@@ -38,13 +41,9 @@ def deeper_than(data: bytes, depth: int) -> bool:
     """Say whether the JSON text nests arrays and objects deeper than `depth`. The text must be valid JSON."""
     if data.count(b"[") + data.count(b"{") <= depth:
         return False
-    level = 0
-    for match in _BRACKETS_OUTSIDE_STRINGS.finditer(data):
-        token = match[0]
-        if token in _OPENING:
-            level += 1
-            if level > depth:
-                return True
-        elif token in _CLOSING:
-            level -= 1
-    return False
+    brackets = _STRINGS.sub(b"", data).translate(_TO_BRACKETS, _NO_BRACKETS)
+    for _ in range(depth):
+        if not brackets:
+            break
+        brackets = brackets.replace(b"[]", b"")  # takes away the innermost level everywhere
+    return bool(brackets)

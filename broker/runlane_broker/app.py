@@ -1,0 +1,91 @@
+"""The whole wiring on one screen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from runlane import __version__
+from runlane.protocol.ids import uuid7
+
+from .access import Access, AccessMiddleware
+from .api.health import Health
+from .api.http import EXCEPTION_HANDLERS
+from .api.task_runs import TaskRuns
+from .clock import Clock
+from .core.core import Core
+from .gateway.submission import SubmissionConnection
+from .gateway.worker import WorkerConnection
+from .services.heartbeat import Heartbeat
+from .services.sweep import Sweep
+from .settings import Settings
+from .storage.records import Backlog
+from .storage.store import Store
+
+logger = logging.getLogger("runlane")
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker that runs: its core, and what it found in the database."""
+
+    core: Core
+    backlog: Backlog
+
+
+@asynccontextmanager
+async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncGenerator[Broker]:
+    """Open the database, recover, start the services; undo it in reverse. Starting is recovering: one path."""
+    broker_id = uuid7()
+    store = Store.sqlite(path, clock, broker_id)
+    core = Core(broker_id, __version__, settings, clock, store)
+    try:
+        backlog = await core.start()
+        services = (
+            Sweep(settings.timers.sweep, core.supervision),
+            Heartbeat(settings.timers.heartbeat, core),
+        )
+        for service in services:
+            service.start()
+        try:
+            yield Broker(core, backlog)
+        finally:
+            for service in services:
+                await service.stop()
+    finally:
+        await core.close()
+
+
+def create_app(core: Core) -> Starlette:
+    """Return the ASGI application of a running broker."""
+    access = Access(core.settings.token)
+    health = Health(core, __version__)
+    task_runs = TaskRuns(core)
+
+    async def worker_socket(socket: WebSocket) -> None:
+        await WorkerConnection(socket, core, access).run()
+
+    async def submission_socket(socket: WebSocket) -> None:
+        await SubmissionConnection(socket, core, access).run()
+
+    return Starlette(
+        routes=[
+            Route("/livez", health.livez),
+            Route("/readyz", health.readyz),
+            Route("/api/version", health.version),
+            Route("/api/task_runs/", task_runs.create, methods=["POST"]),
+            Route("/api/task_runs/{id}", task_runs.read),
+            WebSocketRoute("/api/task_runs/subscriptions/scheduled", worker_socket),
+            WebSocketRoute("/api/task_runs/submissions", submission_socket),
+        ],
+        middleware=[Middleware(AccessMiddleware, access=access)],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )

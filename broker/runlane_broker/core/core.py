@@ -1,0 +1,78 @@
+"""The core: all use cases on one store, one dispatcher and one clock, and how they start and stop."""
+
+from __future__ import annotations
+
+from ..clock import Clock
+from ..dispatch import Dispatcher
+from ..settings import Settings
+from ..storage.operations.sessions import BeatBroker, StartBroker
+from ..storage.records import Backlog
+from ..storage.store import Store
+from .dispatching import Dispatching
+from .hub import Hub
+from .registry import Registry
+from .reports import Reports
+from .sessions import Sessions
+from .submit import Submissions
+from .supervision import Supervision
+from .watching import Watching
+
+
+class Core:
+    """What the edges call. Lives on one event loop; made inside it."""
+
+    def __init__(self, broker_id: str, version: str, settings: Settings, clock: Clock, store: Store) -> None:
+        self.broker_id = broker_id
+        self.settings = settings
+        self.clock = clock
+        self.store = store
+        self.hub = Hub()
+        self.registry = Registry()
+        self.ready = False
+        self._version = version
+        dispatcher = Dispatcher(settings.window_size, settings.window_sizes)
+        dispatching = Dispatching(broker_id, clock, store, dispatcher, self.hub, self.registry)
+        self.dispatcher = dispatcher
+        self.dispatching = dispatching
+        self.submissions = Submissions(clock, store, dispatcher, dispatching)
+        self.sessions = Sessions(broker_id, settings, clock, store, dispatcher, dispatching, self.registry)
+        self.reports = Reports(dispatcher, dispatching, self.hub)
+        self.watching = Watching(store, self.hub)
+        self.supervision = Supervision(settings.timers, clock, self.registry, self.sessions)
+
+    async def start(self) -> Backlog:
+        """Recover: adopt the sessions, which may resume from now on, and dispatch what is due.
+
+        There is no other path: a first start finds nothing. The backlog stays in the database until somebody
+        asks for its keys.
+        """
+        await self.store.run(StartBroker(self.broker_id, self._version))
+        backlog = await self.store.backlog()
+        for session in backlog.sessions:
+            self.sessions.adopt(session)
+        self.dispatching.start()
+        self.ready = True
+        return backlog
+
+    async def beat(self) -> None:
+        """Say in the database that this broker is alive."""
+        await self.store.run(BeatBroker(self.broker_id))
+
+    def drain(self) -> None:
+        """Lease nothing more, put off new runs, and tell the workers; reports are still taken."""
+        self.ready = False
+        self.submissions.draining = True
+        self.dispatching.stop()
+        for session in self.registry:
+            if session.port is not None:
+                session.port.draining(self.settings.timers.resume / 10)
+
+    def holds_runs(self) -> bool:
+        """Say whether some connected session has runs that it may still report."""
+        return any(session.held and session.port is not None for session in self.registry)
+
+    async def close(self) -> None:
+        """Commit what waits and let go of the database. Sessions stay in it, and may resume."""
+        self.ready = False
+        await self.dispatching.close()
+        await self.store.close()

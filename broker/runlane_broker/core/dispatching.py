@@ -1,0 +1,238 @@
+"""The dispatch cycle: reserve, commit, confirm, push; refill windows; wake when runs come due.
+
+Event-driven: whoever changes something that might let a run start calls `wake`, and one cycle runs before the
+event loop waits again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from runlane.protocol.closing import CloseCode
+from runlane.protocol.messages import PushedRun
+
+from ..clock import Clock
+from ..dispatch import Dispatcher, QueuedRun, RefillTicket, Reservation
+from ..errors import StoreUnavailable
+from ..storage.operations.base import Operation
+from ..storage.operations.leasing import LeaseRuns, Release, ReleaseRuns
+from ..storage.records import FinalRun, Freed, Holder, LeasedRun, QueuedRecord, Refusal
+from ..storage.store import Store
+from .due import DueClock
+from .hub import Hub
+from .registry import Held, Registry
+
+#: Seconds until a write that must happen is tried again while the database cannot be written.
+RETRY_SECONDS = 0.5
+
+
+class Dispatching:
+    """Moves runs from the windows to the sessions."""
+
+    def __init__(
+        self, broker_id: str, clock: Clock, store: Store, dispatcher: Dispatcher, hub: Hub, registry: Registry
+    ) -> None:
+        self._broker_id = broker_id
+        self._clock = clock
+        self._store = store
+        self._dispatcher = dispatcher
+        self._hub = hub
+        self._registry = registry
+        self._due = DueClock(clock, self._came_due)
+        self._cycle_handle: asyncio.Handle | None = None
+        self._refills: set[asyncio.Task[None]] = set()
+        self._stopped = True
+
+    # What others call ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to dispatch."""
+        self._stopped = False
+        self.wake()
+
+    def stop(self) -> None:
+        """Lease nothing more. What is being leased still arrives."""
+        self._stopped = True
+        self._due.stop()
+        if self._cycle_handle is not None:
+            self._cycle_handle.cancel()
+            self._cycle_handle = None
+
+    async def close(self) -> None:
+        """Stop, and wait for the reads under way."""
+        self.stop()
+        for task in tuple(self._refills):
+            task.cancel()
+        await asyncio.gather(*self._refills, return_exceptions=True)
+
+    def wake(self) -> None:
+        """Something may have become possible: run a cycle soon, once."""
+        if self._cycle_handle is None and not self._stopped:
+            self._cycle_handle = asyncio.get_running_loop().call_soon(self._cycle)
+
+    def holder(self, session_id: str, epoch: int) -> Holder:
+        """Return a session of this broker as lease statements want it."""
+        return Holder(session_id, self._broker_id, epoch)
+
+    def queue(self, run: QueuedRecord) -> None:
+        """A committed run waits: put it into its window, or wait for its time."""
+        if run.due <= self._clock.now():
+            self._dispatcher.add(queued_run(run))
+            self.wake()
+        elif self._dispatcher.has_demand(run.task_key):
+            self._due.note(run.task_key, run.due)
+
+    def freed(self, freed: Freed) -> None:
+        """Runs lost their lease: queue them again, tell the watchers of those that ended."""
+        for run in freed.queued:
+            self._hub.forget_progress(run.id)
+            self.queue(run)
+        for run in freed.final:
+            self._hub.finished(run)
+
+    def persist(self, operation: Operation[Any], done: Callable[[Any], None]) -> None:
+        """Write what must be written, however long the database cannot be."""
+
+        def retry(outcome: Any) -> None:
+            if isinstance(outcome, StoreUnavailable) and not self._stopped:
+                loop = asyncio.get_running_loop()
+                loop.call_later(RETRY_SECONDS, self._store.submit, operation, retry)
+            else:
+                done(outcome)
+
+        self._store.submit(operation, retry)
+
+    def push(self, session_id: str, runs: Sequence[LeasedRun]) -> None:
+        """Send confirmed leases to their session."""
+        session = self._registry.get(session_id)
+        assert session is not None, "a confirmed lease has a session"
+        assert session.port is not None, "a confirmed lease has a connected session"
+        now, seen = self._clock.now(), self._clock.monotonic()
+        for run in runs:
+            session.held[run.id] = Held(run.attempt, run.task_key, seen)
+        for chunk in _chunks(runs):
+            session.port.runs([_pushed(run, now) for run in chunk])
+
+    def give_back(self, session_id: str, runs: Sequence[LeasedRun], reason: str) -> None:
+        """A lease was committed for a session that is gone: nothing was pushed, nothing counts."""
+        releases = tuple(Release(run.id, run.attempt, reason) for run in runs)
+        self.persist(ReleaseRuns(session_id, releases), self._given_back)
+
+    # The cycle -----------------------------------------------------------------------------------------------
+
+    def _cycle(self) -> None:
+        self._cycle_handle = None
+        by_session: dict[tuple[str, int], list[Reservation]] = {}
+        for reservation in self._dispatcher.assign():
+            by_session.setdefault((reservation.session_id, reservation.epoch), []).append(reservation)
+        for (session_id, epoch), reservations in by_session.items():
+            run_ids = tuple(reservation.run.id for reservation in reservations)
+            lease = LeaseRuns(self.holder(session_id, epoch), run_ids)
+            self._store.submit(lease, partial(self._leased, reservations))
+        for key, ticket, limit in self._dispatcher.refills_wanted():
+            self._spawn(self._refill(key, ticket, limit))
+
+    def _leased(self, reservations: list[Reservation], outcomes: Any) -> None:
+        if isinstance(outcomes, Exception):
+            for reservation in reservations:
+                self._dispatcher.abort(reservation)
+            self._hold_off()
+            return
+        session_id = reservations[0].session_id
+        arrived: list[LeasedRun] = []
+        stranded: list[LeasedRun] = []
+        for reservation, outcome in zip(reservations, outcomes, strict=True):
+            if isinstance(outcome, LeasedRun):
+                (arrived if self._dispatcher.confirm(reservation) else stranded).append(outcome)
+            else:
+                self._not_leased(reservation, outcome)
+        if arrived:
+            self.push(session_id, arrived)
+        if stranded:
+            self.give_back(session_id, stranded, "The connection broke before the run was sent.")
+        self.wake()
+
+    def _not_leased(self, reservation: Reservation, outcome: FinalRun | Refusal) -> None:
+        self._dispatcher.abort(reservation, requeue=outcome is Refusal.SESSION_MOVED)
+        if isinstance(outcome, FinalRun):
+            self._hub.finished(outcome)
+        elif outcome is Refusal.SESSION_MOVED:
+            self._dispatcher.disconnect(reservation.session_id, reservation.epoch)
+            session = self._registry.get(reservation.session_id)
+            if session is not None and session.epoch == reservation.epoch and session.port is not None:
+                session.port.close(CloseCode.SUPERSEDED, "this session was resumed elsewhere")
+
+    def _given_back(self, outcome: Any) -> None:
+        if isinstance(outcome, Freed):
+            self.freed(outcome)
+
+    def _hold_off(self) -> None:
+        """The database cannot be written: leases stay as they are, new ones wait a moment."""
+        if not self._stopped:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.wake)
+
+    # Refills and due runs ------------------------------------------------------------------------------------
+
+    def _spawn(self, refill: Any) -> None:
+        task = asyncio.get_running_loop().create_task(refill)
+        self._refills.add(task)
+        task.add_done_callback(self._refills.discard)
+
+    async def _refill(self, key: str, ticket: RefillTicket, limit: int) -> None:
+        try:
+            refill = await self._store.refill(key, self._clock.now(), limit)
+        except (StoreUnavailable, asyncio.CancelledError) as exc:
+            self._dispatcher.abandon_refill(key, ticket)
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            self._hold_off()
+            return
+        self._dispatcher.apply_refill(key, ticket, [queued_run(run) for run in refill.queued], limit)
+        if self._dispatcher.has_demand(key):
+            self._due.note(key, refill.next_due)
+        self.wake()
+
+    def _came_due(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._dispatcher.mark_due(key)
+        self.wake()
+
+
+def queued_run(run: QueuedRecord) -> QueuedRun:
+    """Return a waiting run as the dispatcher wants it."""
+    return QueuedRun(run.id, run.task_key, run.priority, run.lane, run.due)
+
+
+def _pushed(run: LeasedRun, now: int) -> PushedRun:
+    return PushedRun(
+        id=run.id,
+        attempt=run.attempt,
+        task_key=run.task_key,
+        parameters=msgspec.Raw(run.parameters),
+        timeout=run.timeout,
+        expires_in=None if run.expires is None else max(run.expires - now, 0) / 1_000_000,
+        headers=run.headers,
+    )
+
+
+#: Parameters in one `runs` frame, in bytes: well below the message limit, whatever else stands in the frame.
+_CHUNK_BYTES = 256 * 1024
+
+
+def _chunks(runs: Iterable[LeasedRun]) -> Iterator[list[LeasedRun]]:
+    """Split runs so that each frame stays below the message limit."""
+    chunk: list[LeasedRun] = []
+    size = 0
+    for run in runs:
+        if chunk and size + len(run.parameters) > _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(run)
+        size += len(run.parameters) + 512
+    if chunk:
+        yield chunk

@@ -1,0 +1,72 @@
+"""The sessions of this broker, as its memory has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .ports import SessionPort
+
+
+@dataclass(slots=True)
+class Held:
+    """A run that was pushed to a session. `since` is the monotonic time of the push."""
+
+    attempt: int
+    task_key: str
+    since: float
+    started: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One worker's subscription. It may outlive its socket: then `port` is None and `grace_until` runs."""
+
+    id: str
+    epoch: int
+    client_id: str
+    port: SessionPort | None = None
+    held: dict[str, Held] = field(default_factory=dict[str, Held])
+    last_seen: float = 0.0
+    grace_until: float | None = None
+
+    def __repr__(self) -> str:
+        where = "connected" if self.port is not None else "away"
+        return f"<Session {self.client_id} epoch {self.epoch}, {where}, {len(self.held)} held>"
+
+    def quiet_since(self) -> float:
+        """Return since when a beat is owed: the last sign of life, or when the session became busy if later."""
+        busy_since = min((held.since for held in self.held.values()), default=0.0)
+        return max(self.last_seen, busy_since)
+
+
+class Registry:
+    """All sessions by id."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+
+    def __repr__(self) -> str:
+        away = sum(session.port is None for session in self)
+        return f"<Registry {len(self._sessions)} sessions, {away} away>"
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._sessions.values()))
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, session_id: str) -> Session | None:
+        """Return a session, if it is this broker's."""
+        return self._sessions.get(session_id)
+
+    def add(self, session: Session) -> None:
+        """Keep a session, in place of an earlier epoch of it."""
+        self._sessions[session.id] = session
+
+    def remove(self, session: Session) -> bool:
+        """Forget a session; False if it is not (or no longer, at this epoch) here."""
+        if self._sessions.get(session.id) is not session:
+            return False
+        del self._sessions[session.id]
+        return True

@@ -1,0 +1,126 @@
+"""Reports: what workers say of the runs they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from runlane.protocol import messages as m
+from runlane.protocol.errors import FrameRefused
+from runlane.protocol.payloads import check_payload
+from runlane.protocol.states import StateName, StateType
+
+from ..dispatch import Dispatcher
+from ..orchestration.decisions import Proposed
+from ..storage.operations.leasing import FinishRun, Release, ReleaseRuns, StartRun
+from ..storage.records import Freed, Reported, Verdict
+from .dispatching import Dispatching
+from .hub import Hub, Progress
+from .registry import Session
+
+#: Called when a report needs no more attention.
+Settled = Callable[[], None]
+
+#: How long a worker may take to stop a run that is being cancelled, in seconds.
+CANCEL_GRACE_SECONDS: Final = 10.0
+
+
+class Reports:
+    """Writes reports under the fence and tells the worker its verdict."""
+
+    def __init__(self, dispatcher: Dispatcher, dispatching: Dispatching, hub: Hub) -> None:
+        self._dispatcher = dispatcher
+        self._dispatching = dispatching
+        self._hub = hub
+
+    def started(self, session: Session, frame: m.Started, settled: Settled) -> None:
+        """A run has begun. No answer, unless the lease is over or a cancel is on its way."""
+        held = session.held.get(frame.id)
+        if held is not None and held.attempt == frame.attempt:
+            held.started = True
+        operation = StartRun(session.id, frame.id, frame.attempt)
+        self._dispatching.persist(operation, partial(self._start_written, session, frame, settled))
+
+    def _start_written(self, session: Session, frame: m.Started, settled: Settled, outcome: Any) -> None:
+        settled()
+        if session.port is None:
+            return
+        if outcome is Verdict.LEASE_LOST:
+            self._drop(session, frame.id, frame.attempt)
+            session.port.lease_lost(frame.id, frame.attempt)
+        elif outcome is Verdict.CANCELLING:
+            session.port.cancel(frame.id, frame.attempt, CANCEL_GRACE_SECONDS)
+
+    def progress(self, session: Session, frame: m.Progress) -> None:
+        """A run is further. Kept in memory, for a lease that is held."""
+        held = session.held.get(frame.id)
+        if held is not None and held.attempt == frame.attempt:
+            self._hub.progressed(frame.id, Progress(frame.current, frame.total, frame.message))
+
+    def finished(self, session: Session, frame: m.Finished, settled: Settled) -> None:
+        """A run has ended. Its slot is free at once; the next lease goes into the same commit as this report."""
+        self._drop(session, frame.id, frame.attempt)
+        operation = _finish(session.id, frame)
+        self._dispatching.persist(operation, partial(self._finish_written, session, frame, settled))
+        self._dispatching.wake()
+
+    def _finish_written(self, session: Session, frame: m.Finished, settled: Settled, outcome: Any) -> None:
+        settled()
+        if not isinstance(outcome, Reported):
+            return  # the worker keeps the report and sends it again
+        if session.port is not None:
+            if outcome.verdict is Verdict.LEASE_LOST:
+                session.port.lease_lost(frame.id, frame.attempt)
+            else:
+                session.port.recorded(frame.id, frame.attempt, gone=outcome.verdict is Verdict.GONE)
+        if outcome.final is not None:
+            self._hub.finished(outcome.final)
+        if outcome.queued is not None:
+            self._hub.forget_progress(frame.id)
+            self._dispatching.queue(outcome.queued)
+
+    def released(self, session: Session, runs: Sequence[m.ReleasedRun], settled: Settled) -> None:
+        """Runs are given back."""
+        releases = tuple(
+            Release(run.id, run.attempt, run.reason or "The worker gave the run back.", run.delay) for run in runs
+        )
+        for run in runs:
+            self._drop(session, run.id, run.attempt)
+
+        def written(outcome: Any) -> None:
+            settled()
+            if isinstance(outcome, Freed):
+                self._dispatching.freed(outcome)
+
+        self._dispatching.persist(ReleaseRuns(session.id, releases), written)
+        self._dispatching.wake()
+
+    def _drop(self, session: Session, run_id: str, attempt: int) -> None:
+        """The session holds this lease no more."""
+        held = session.held.get(run_id)
+        if held is not None and held.attempt == attempt:
+            del session.held[run_id]
+            self._dispatcher.release(session.id, run_id)
+
+
+def _finish(session_id: str, frame: m.Finished) -> FinishRun:
+    """Return the report as it is written. What is too large to be kept is a failure, told as such."""
+    state = frame.state
+    proposed = Proposed(StateType(state.type), state.name or "", state.message)
+    result, error = _payload(frame.result), _payload(frame.error)
+    try:
+        check_payload(frame.result, "result")
+        check_payload(frame.error, "error")
+    except FrameRefused as exc:
+        proposed = Proposed(StateType.FAILED, StateName.RESULT_TOO_LARGE, exc.message)
+        return FinishRun(session_id, frame.id, frame.attempt, proposed, retriable=False)
+    return FinishRun(
+        session_id, frame.id, frame.attempt, proposed, result, error, frame.retriable, frame.retry_after
+    )
+
+
+def _payload(raw: msgspec.Raw) -> bytes | None:
+    return bytes(raw) or None

@@ -1,0 +1,196 @@
+"""Sessions: subscribe, resume, disconnect, lose, quit."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from runlane.protocol.closing import CloseCode
+from runlane.protocol.ids import uuid7
+from runlane.protocol.messages import HeldRun, Subscribe, Subscribed
+
+from ..clock import Clock
+from ..dispatch import Dispatcher
+from ..settings import Settings
+from ..storage.operations.leasing import Release, ReleaseRuns
+from ..storage.operations.sessions import EndSession, OpenSession, ResumeSession, hash_token
+from ..storage.records import Freed, Resumption, SessionRecord
+from ..storage.store import Store
+from .dispatching import Dispatching
+from .ports import SessionPort
+from .registry import Held, Registry, Session
+
+#: Called with the session and the answer to send before anything is pushed, or with an exception.
+Opened = Callable[["Session | None", "Subscribed | Exception"], None]
+
+
+class Sessions:
+    """Who serves which keys, and what becomes of a session that breaks."""
+
+    def __init__(
+        self,
+        broker_id: str,
+        settings: Settings,
+        clock: Clock,
+        store: Store,
+        dispatcher: Dispatcher,
+        dispatching: Dispatching,
+        registry: Registry,
+    ) -> None:
+        self._broker_id = broker_id
+        self._settings = settings
+        self._clock = clock
+        self._store = store
+        self._dispatcher = dispatcher
+        self._dispatching = dispatching
+        self._registry = registry
+
+    # Opening -------------------------------------------------------------------------------------------------
+
+    def subscribe(self, port: SessionPort, frame: Subscribe, opened: Opened) -> None:
+        """Open a session, or take up the one that the frame names.
+
+        `opened` sends its `Subscribed` before it returns: runs are pushed right after. A session that cannot be
+        resumed (unknown, ended, wrong token) is replaced by a new one, and all it held is lost.
+        """
+        if frame.session is None or frame.resume_token is None:
+            self._open(port, frame, opened)
+            return
+        token = secrets.token_urlsafe(16)
+        running = tuple((run.id, run.attempt) for run in frame.running)
+        operation = ResumeSession(frame.session, self._broker_id, frame.resume_token, hash_token(token), running)
+        self._store.submit(operation, partial(self._resumed, port, frame, token, opened))
+
+    def _open(self, port: SessionPort, frame: Subscribe, opened: Opened) -> None:
+        token = secrets.token_urlsafe(16)
+        operation = OpenSession(uuid7(), self._broker_id, frame.client_id, hash_token(token))
+        answer = Subscribed(session=operation.session_id, resume_token=token, lost=frame.running)
+        session = Session(operation.session_id, 1, frame.client_id)
+        self._store.submit(operation, partial(self._opened, port, frame, session, answer, opened))
+
+    def _opened(
+        self,
+        port: SessionPort,
+        frame: Subscribe,
+        session: Session,
+        answer: Subscribed,
+        opened: Opened,
+        outcome: Any,
+    ) -> None:
+        if isinstance(outcome, Exception):
+            opened(None, outcome)
+            return
+        self._connect(port, frame, session, answer, opened)
+
+    def _resumed(self, port: SessionPort, frame: Subscribe, token: str, opened: Opened, outcome: Any) -> None:
+        if isinstance(outcome, Exception):
+            opened(None, outcome)
+            return
+        if outcome is None:
+            self._open(port, frame, opened)
+            return
+        assert frame.session is not None, "only named sessions are resumed"
+        resumption: Resumption = outcome
+        self._supersede(frame.session)
+        session = Session(frame.session, resumption.epoch, frame.client_id)
+        now = self._clock.monotonic()
+        for run in resumption.held:
+            session.held[run.id] = Held(run.attempt, run.task_key, now, run.started)
+        answer = Subscribed(
+            session=session.id,
+            resume_token=token,
+            resumed=(*(run.id for run in resumption.held), *resumption.reported),
+            lost=tuple(HeldRun(id=run_id, attempt=attempt) for run_id, attempt in resumption.lost),
+        )
+        self._connect(port, frame, session, answer, opened)
+        self._dispatching.freed(resumption.freed)
+
+    def _supersede(self, session_id: str) -> None:
+        """The session has come back: an old socket that still seems alive is not."""
+        earlier = self._registry.get(session_id)
+        if earlier is not None and earlier.port is not None:
+            port, earlier.port = earlier.port, None
+            port.close(CloseCode.SUPERSEDED, "this session was resumed on another connection")
+
+    def _connect(
+        self, port: SessionPort, frame: Subscribe, session: Session, answer: Subscribed, opened: Opened
+    ) -> None:
+        session.port = port
+        session.last_seen = self._clock.monotonic()
+        self._registry.add(session)
+        opened(session, answer)
+        held = [(run_id, run.task_key) for run_id, run in session.held.items()]
+        self._dispatcher.subscribe(session.id, session.epoch, frame.keys, frame.limit, held)
+        self._dispatching.wake()
+
+    # Living --------------------------------------------------------------------------------------------------
+
+    def seen(self, session: Session) -> None:
+        """A frame came."""
+        session.last_seen = self._clock.monotonic()
+
+    def set_limit(self, session: Session, limit: int) -> None:
+        """The worker's slots changed."""
+        self._dispatcher.set_limit(session.id, limit)
+        self._dispatching.wake()
+
+    def set_congested(self, session: Session, *, congested: bool) -> None:
+        """The connection does (not) take what it is sent: push nothing more until it does."""
+        if congested:
+            self._dispatcher.pause(session.id)
+        else:
+            self._dispatcher.unpause(session.id)
+            self._dispatching.wake()
+
+    # Ending --------------------------------------------------------------------------------------------------
+
+    def disconnected(self, session: Session) -> None:
+        """The socket is gone, for whatever reason: the session has the grace to come back."""
+        if self._registry.get(session.id) is not session:
+            return
+        session.port = None
+        session.grace_until = self._clock.monotonic() + self._settings.timers.resume
+        self._dispatcher.disconnect(session.id, session.epoch)
+
+    def quit(self, session: Session) -> None:
+        """The worker ends its session: all it holds is given back at once, and counts for nothing."""
+        self._end(session, "The worker quit.", lost=False)
+
+    def lose(self, session: Session) -> None:
+        """The session did not come back."""
+        self._end(session, "The worker was lost.", lost=True)
+
+    def deaf(self, session: Session) -> None:
+        """The worker was sent runs and says nothing of them: close, and give those runs to others."""
+        timeout = self._settings.timers.start
+        now = self._clock.monotonic()
+        late = [(i, run) for i, run in session.held.items() if not run.started and now - run.since >= timeout]
+        if session.port is not None:
+            session.port.close(CloseCode.UNRESPONSIVE, f"a run was not started within {timeout:g} s")
+        reason = f"The worker did not start the run within {timeout:g} s."
+        for run_id, _ in late:
+            del session.held[run_id]
+            self._dispatcher.release(session.id, run_id)
+        releases = tuple(Release(run_id, run.attempt, reason) for run_id, run in late)
+        self._dispatching.persist(ReleaseRuns(session.id, releases), self._freed)
+
+    def adopt(self, record: SessionRecord) -> None:
+        """A session of the broker before this one: it has the grace from now on, never from its last beat."""
+        session = Session(record.id, record.epoch, record.client_id)
+        session.grace_until = self._clock.monotonic() + self._settings.timers.resume
+        self._registry.add(session)
+
+    def _end(self, session: Session, reason: str, *, lost: bool) -> None:
+        if not self._registry.remove(session):
+            return
+        session.port = None
+        self._dispatcher.end_session(session.id)
+        operation = EndSession(session.id, session.epoch, reason, lost, self._settings.max_losses)
+        self._dispatching.persist(operation, self._freed)
+
+    def _freed(self, outcome: Any) -> None:
+        if isinstance(outcome, Freed):
+            self._dispatching.freed(outcome)
+        self._dispatching.wake()

@@ -1,0 +1,37 @@
+"""Watching runs: subscribe first, then look, so that no end is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..storage.store import Store
+from .hub import Hub
+from .ports import Watcher
+
+
+class Watching:
+    """Answers at once for what has ended, later for the rest."""
+
+    def __init__(self, store: Store, hub: Hub) -> None:
+        self._store = store
+        self._hub = hub
+
+    async def watch(self, watcher: Watcher, ids: Sequence[str]) -> list[str]:
+        """Tell `watcher` of these runs; returns the ids that are unknown. Raises `StoreUnavailable`."""
+        self._hub.watch(watcher, ids)
+        outcomes = await self._store.outcomes(ids)
+        unknown: list[str] = []
+        for run_id in ids:
+            if not self._hub.is_watched_by(watcher, run_id):
+                continue  # it ended while we looked, and was told
+            if run_id not in outcomes:
+                unknown.append(run_id)
+            elif (final := outcomes[run_id]) is not None:
+                self._hub.unwatch(watcher, [run_id])
+                watcher.run_finished(final)
+        self._hub.unwatch(watcher, unknown)
+        return unknown
+
+    def unwatch(self, watcher: Watcher, ids: Sequence[str]) -> None:
+        """Stop telling."""
+        self._hub.unwatch(watcher, ids)

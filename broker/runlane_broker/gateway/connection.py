@@ -1,0 +1,274 @@
+"""One connection of `runlane.v1`: handshake, one reader, one writer, and the same end whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from runlane.protocol import limits
+from runlane.protocol import messages as m
+from runlane.protocol.closing import CloseCode
+from runlane.protocol.codec import FrameDecoder, encode
+from runlane.protocol.conversation import Conversation, Phase
+from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
+
+from ..access import AUTHENTICATED, Access
+from ..core.core import Core
+from .outbox import Outbox
+
+logger = logging.getLogger("runlane.gateway")
+
+#: A message that a peer does not take within this time: it is too slow. Seconds.
+WRITE_SECONDS: Final = 10.0
+#: How long a closing connection may take to send what is left. Seconds.
+_CLOSE_SECONDS: Final = 2.0
+#: Reading waits so long for room before it gives up. Seconds.
+_CROWDED_SECONDS: Final = 5.0
+
+Handler = Callable[[Any, int], None]
+
+
+class Connection:
+    """Base of both sockets. Handlers get a frame and its size in bytes; they never wait."""
+
+    #: Bytes that may wait to be sent.
+    outbox_limit = 64 * 1024 * 1024
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        core: Core,
+        access: Access,
+        conversation: Conversation,
+        decoder: FrameDecoder[Any],
+    ) -> None:
+        self._socket = socket
+        self._core = core
+        self._access = access
+        self._conversation = conversation
+        self._decoder = decoder
+        self._outbox = Outbox(self.outbox_limit)
+        self._handlers: Mapping[type[m.Frame], Handler] = {}
+        self._closing: tuple[CloseCode, str] | None = None
+        self._closed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._unprocessed = 0
+        self._unprocessed_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._conversation.phase.name}, {self._outbox!r}>"
+
+    # What subclasses fill in -------------------------------------------------------------------------------
+
+    #: The phase that the handshake must reach in time.
+    handshake_ends: Phase = Phase.READY
+
+    def on_clear(self) -> None:
+        """The outbox has drained after it was congested."""
+
+    def on_congested(self) -> None:
+        """More waits to be sent than should."""
+
+    def on_closed(self) -> None:
+        """The connection is gone; called once, on every way out."""
+
+    # Sending -----------------------------------------------------------------------------------------------
+
+    def send(self, frame: m.Frame) -> None:
+        """Queue a frame. A peer so slow that there is no room is closed."""
+        self._conversation.down(frame)
+        if self._closing is not None:
+            return
+        if not self._outbox.put(encode(frame)):
+            self.close(CloseCode.UNRESPONSIVE, "too slow: the outbox is full")
+        elif self._outbox.turned_congested():
+            self.on_congested()
+
+    def refuse(self, refused: FrameRefused) -> None:
+        """Tell the peer that a frame was refused, and count it."""
+        self.send(
+            m.Error(
+                code=refused.code,
+                message=refused.message,
+                frame=refused.frame,
+                field=refused.field,
+                ref=refused.ref,
+            )
+        )
+        self._conversation.count_bad_frame()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close after what waits has been sent. The first call counts."""
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._closed.set()
+
+    # Unprocessed frames ------------------------------------------------------------------------------------
+
+    def hold(self, size: int) -> Callable[[], None]:
+        """Note a frame that waits for its commit; call what is returned when it is done."""
+        self._unprocessed += 1
+        self._unprocessed_bytes += size
+        if self._is_crowded():
+            self._room.clear()
+        return partial(self._done, size)
+
+    def _done(self, size: int) -> None:
+        self._unprocessed -= 1
+        self._unprocessed_bytes -= size
+        if not self._is_crowded():
+            self._room.set()
+
+    def _is_crowded(self) -> bool:
+        return (
+            self._unprocessed >= limits.MAX_UNPROCESSED_FRAMES
+            or self._unprocessed_bytes >= limits.MAX_UNPROCESSED_BYTES
+        )
+
+    # Life --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the connection to its end."""
+        if m.SUBPROTOCOL not in self._socket.scope["subprotocols"]:
+            await _refuse_upgrade(self._socket)
+            return
+        await self._socket.accept(subprotocol=m.SUBPROTOCOL)
+        tasks = [asyncio.create_task(c) for c in (self._read(), self._write(), self._closed.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            self.on_closed()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._say_goodbye()
+
+    async def _read(self) -> None:
+        """The one reader: always inside `receive`, except while it waits for room."""
+        try:
+            async with asyncio.timeout(limits.HANDSHAKE_SECONDS) as deadline:
+                if self._socket.scope["state"].get(AUTHENTICATED):
+                    self._welcome()
+                while self._closing is None:
+                    self._take(await self._receive())
+                    if self._conversation.phase is self.handshake_ends:
+                        deadline.reschedule(None)
+                    if not self._room.is_set():
+                        await self._wait_for_room()
+        except WebSocketDisconnect:
+            self.close(CloseCode.NORMAL, "")
+        except TimeoutError:
+            self.close(CloseCode.UNAUTHENTICATED, "the handshake took too long")
+        except ProtocolViolation as exc:
+            self.close(exc.code, exc.reason)
+        except Exception:
+            logger.exception("a connection failed")
+            self.close(CloseCode.FAILED, "internal error")
+
+    async def _receive(self) -> str:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        text = message.get("text")
+        if text is None:
+            raise ProtocolViolation("binary messages are not allowed")
+        return text
+
+    async def _wait_for_room(self) -> None:
+        try:
+            async with asyncio.timeout(_CROWDED_SECONDS):
+                await self._room.wait()
+        except TimeoutError:
+            self.close(CloseCode.TOO_MUCH, "too much, too fast; come back in 1 s")
+
+    def _take(self, text: str) -> None:
+        frames = self._decoder.decode(text)
+        size = len(text) // max(len(frames), 1)
+        for frame in frames:
+            try:
+                if isinstance(frame, FrameRefused):
+                    raise frame
+                self._conversation.up(frame)
+                self._handlers[type(frame)](frame, size)
+            except FrameRefused as exc:
+                self.refuse(exc)
+            if self._closing is not None:
+                return
+
+    async def _write(self) -> None:
+        """The one writer. Nobody else waits for a peer."""
+        try:
+            while True:
+                await self._send_all(await self._outbox.take(), WRITE_SECONDS)
+                if self._outbox.turned_clear():
+                    self.on_clear()
+        except TimeoutError:
+            self.close(CloseCode.UNRESPONSIVE, f"too slow: a message was not taken within {WRITE_SECONDS:g} s")
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            self.close(CloseCode.NORMAL, "")
+
+    async def _send_all(self, messages: list[bytes], seconds: float) -> None:
+        for message in messages:
+            async with asyncio.timeout(seconds):
+                await self._socket.send({"type": "websocket.send", "text": message.decode()})
+            self._outbox.sent(len(message))
+
+    async def _say_goodbye(self) -> None:
+        """Send what is left and the close frame, if the peer still listens."""
+        code, reason = self._closing or (CloseCode.FAILED, "internal error")
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._send_all(self._outbox.take_now(), _CLOSE_SECONDS)
+                await self._socket.close(code, reason[:120])
+        except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
+            return  # it does not: the transport is closed when we return
+
+    # The handshake's first half ----------------------------------------------------------------------------
+
+    def on_auth(self, frame: m.Auth, _size: int) -> None:
+        """Check the token. Raises `ProtocolViolation`."""
+        if not self._access.allows(frame.token):
+            raise ProtocolViolation("authentication failed", CloseCode.UNAUTHENTICATED)
+        self._welcome()
+
+    def on_beat(self, frame: m.Beat, _size: int) -> None:
+        """Echo."""
+        self.send(frame)
+
+    def _welcome(self) -> None:
+        timers = self._core.settings.timers
+        self.send(
+            m.AuthSuccess(
+                protocol=m.SUBPROTOCOL,
+                broker=self._core.broker_id,
+                beat_seconds=timers.beat,
+                idle_beat_seconds=timers.idle_beat,
+                resume_seconds=timers.resume,
+                max_message_bytes=limits.MAX_MESSAGE_BYTES,
+                max_payload_bytes=limits.MAX_PAYLOAD_BYTES,
+            )
+        )
+
+
+async def _refuse_upgrade(socket: WebSocket) -> None:
+    """Say in plain words what is missing: a bare 403 helps nobody."""
+    await socket.send(
+        {
+            "type": "websocket.http.response.start",
+            "status": 400,
+            "headers": [(b"content-type", b"text/plain")],
+        }
+    )
+    text = f"expected the WebSocket subprotocol {m.SUBPROTOCOL}\n".encode()
+    await socket.send({"type": "websocket.http.response.body", "body": text})
+
+
+def internal_error(frame: str, message: str, ref: int | str | None = None) -> FrameRefused:
+    """Return the refusal of a frame that could not be carried out, through no fault of its sender."""
+    return FrameRefused(ErrorCode.INTERNAL, message, frame=frame, ref=ref)

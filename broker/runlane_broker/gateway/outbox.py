@@ -1,0 +1,65 @@
+"""What waits to be sent on one connection: bounded, and packed into as few messages as possible."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from runlane.protocol.codec import pack
+
+#: Above this many bytes a connection counts as congested, until a quarter of it is left.
+HIGH_WATER: Final = 1024 * 1024
+_LOW_WATER: Final = HIGH_WATER // 4
+
+
+class Outbox:
+    """Frames go in without waiting; one writer takes them out."""
+
+    def __init__(self, limit: int) -> None:
+        self._frames: list[bytes] = []
+        self._limit = limit
+        self._filled = asyncio.Event()
+        self.congested = False
+        self.bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Outbox {len(self._frames)} frames, {self.bytes} bytes>"
+
+    def put(self, frame: bytes) -> bool:
+        """Add a frame; False if there is no room for it, and never will be for a peer so slow."""
+        if self.bytes + len(frame) > self._limit:
+            return False
+        self._frames.append(frame)
+        self.bytes += len(frame)
+        self._filled.set()
+        return True
+
+    async def take(self) -> list[bytes]:
+        """Wait for frames, return them as messages."""
+        await self._filled.wait()
+        self._filled.clear()
+        frames, self._frames = self._frames, []
+        return list(pack(frames))
+
+    def take_now(self) -> list[bytes]:
+        """Return what is there as messages."""
+        frames, self._frames = self._frames, []
+        return list(pack(frames))
+
+    def sent(self, size: int) -> None:
+        """A message of this size has left."""
+        self.bytes = max(self.bytes - size, 0)
+
+    def turned_congested(self) -> bool:
+        """Say, once per change, that more waits than should."""
+        if not self.congested and self.bytes > HIGH_WATER:
+            self.congested = True
+            return True
+        return False
+
+    def turned_clear(self) -> bool:
+        """Say, once per change, that it has drained."""
+        if self.congested and self.bytes <= _LOW_WATER:
+            self.congested = False
+            return True
+        return False

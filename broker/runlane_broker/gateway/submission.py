@@ -1,0 +1,177 @@
+"""The submission socket: runs up, their ends down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.websockets import WebSocket
+
+from runlane.protocol import codec, limits
+from runlane.protocol import messages as m
+from runlane.protocol.closing import CloseCode
+from runlane.protocol.conversation import submission_conversation
+from runlane.protocol.errors import ErrorCode, FrameRefused
+from runlane.protocol.payloads import ABSENT
+
+from ..access import Access
+from ..core.core import Core
+from ..core.submit import conflict_code, new_run
+from ..errors import Overloaded, StoreUnavailable
+from ..storage.records import Created, Creation, FinalRun, NewRunRecord
+from .connection import Connection
+
+_REFUSED = {
+    Creation.ID_CONFLICT: "this id is taken by a run with another key or other parameters",
+    Creation.IDEMPOTENCY_CONFLICT: "this idempotency key is taken by a run with other parameters",
+}
+
+
+class SubmissionConnection(Connection):
+    """A producer's connection; to the core it is a `Watcher`."""
+
+    def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
+        super().__init__(socket, core, access, submission_conversation(), codec.SUBMISSION_UP)
+        self._watched: set[str] = set()
+        self._reads: set[asyncio.Task[None]] = set()
+        self._handlers = {
+            m.Auth: self.on_auth,
+            m.Submit: self._on_submit,
+            m.Watch: self._on_watch,
+            m.Unwatch: self._on_unwatch,
+            m.Cancel: self._on_cancel,
+            m.Beat: self.on_beat,
+            m.Quit: self._on_quit,
+        }
+
+    # Submitting --------------------------------------------------------------------------------------------
+
+    def _on_submit(self, frame: m.Submit, size: int) -> None:
+        try:
+            self._core.submissions.check_load()
+        except Overloaded as exc:
+            self.send(m.Busy(ref=frame.ref, retry_after_seconds=exc.retry_after))
+            return
+        items = [self._parse(raw, i) for i, raw in enumerate(frame.runs)]
+        records = [item for item in items if isinstance(item, NewRunRecord)]
+        done = partial(self._submitted, frame.ref, items, self.hold(size))
+        if records:
+            self._core.submissions.submit(records, done)
+        else:
+            done(())
+
+    def _parse(self, raw: msgspec.Raw, index: int) -> NewRunRecord | m.SubmittedRun:
+        place = f"runs[{index}]"
+        try:
+            return new_run(codec.decode_new_run(raw, place, limits.MAX_PAYLOAD_BYTES), self._core.clock.now())
+        except FrameRefused as exc:
+            return _refused(_id_of(raw), exc.code, exc.message, exc.field)
+
+    def _submitted(
+        self,
+        ref: int | str,
+        items: Sequence[NewRunRecord | m.SubmittedRun],
+        release: Callable[[], None],
+        outcomes: Any,
+    ) -> None:
+        release()
+        if isinstance(outcomes, StoreUnavailable):
+            self.send(m.Busy(ref=ref, retry_after_seconds=1.0))
+            return
+        if isinstance(outcomes, Exception):
+            self.send(
+                m.Error(code=ErrorCode.INTERNAL, message="the runs were not created", frame="submit", ref=ref)
+            )
+            return
+        results = iter(outcomes)
+        answers = (item if isinstance(item, m.SubmittedRun) else _answer(item, next(results)) for item in items)
+        self.send(m.Submitted(ref=ref, runs=tuple(answers)))
+
+    # Watching ----------------------------------------------------------------------------------------------
+
+    def _on_watch(self, frame: m.Watch, size: int) -> None:
+        self._watched.update(frame.ids)
+        task = asyncio.create_task(self._watch(frame.ids, self.hold(size)))
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+
+    async def _watch(self, ids: Sequence[str], release: Callable[[], None]) -> None:
+        try:
+            unknown = await self._core.watching.watch(self, ids)
+        except StoreUnavailable:
+            self.close(CloseCode.OVERLOADED, "the database cannot be read now")
+            return
+        finally:
+            release()
+        for run_id in unknown:
+            self._watched.discard(run_id)
+            self.send(m.Error(code=ErrorCode.NOT_FOUND, message="there is no such run", frame="watch", ref=run_id))
+
+    def _on_unwatch(self, frame: m.Unwatch, _size: int) -> None:
+        self._watched.difference_update(frame.ids)
+        self._core.watching.unwatch(self, frame.ids)
+
+    def run_finished(self, run: FinalRun) -> None:
+        """Push the end of a run."""
+        self._watched.discard(run.id)
+        self.send(
+            m.RunFinished(
+                id=run.id,
+                state=m.RunState(type=run.type, name=run.name, message=run.message),
+                result=ABSENT if run.result is None else msgspec.Raw(run.result),
+                error=ABSENT if run.error is None else msgspec.Raw(run.error),
+            )
+        )
+
+    def run_progress(self, run_id: str, current: float, total: float | None, message: str | None) -> None:
+        """Push a run's progress; a congested connection gets the next one."""
+        if not self._outbox.congested:
+            self.send(m.RunProgress(id=run_id, current=current, total=total, message=message))
+
+    # The rest ----------------------------------------------------------------------------------------------
+
+    def _on_cancel(self, frame: m.Cancel, _size: int) -> None:
+        raise FrameRefused(
+            ErrorCode.UNSUPPORTED,
+            "this version of the broker cannot cancel runs",
+            frame="cancel",
+            ref=frame.ref,
+        )
+
+    def _on_quit(self, _frame: m.Quit, _size: int) -> None:
+        self.close(CloseCode.NORMAL, "goodbye")
+
+    def on_closed(self) -> None:
+        """Nobody is there to be told."""
+        for task in self._reads:
+            task.cancel()
+        self._core.watching.unwatch(self, tuple(self._watched))
+
+
+class _Head(msgspec.Struct):
+    id: str = ""
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+def _id_of(raw: msgspec.Raw) -> str:
+    """Return the id of an item that is otherwise wrong, so that its sender knows which it was."""
+    try:
+        return _head.decode(raw).id
+    except msgspec.ValidationError:
+        return ""
+
+
+def _refused(run_id: str, code: ErrorCode, message: str, field: str | None = None) -> m.SubmittedRun:
+    return m.SubmittedRun(id=run_id, created=False, error=m.ItemError(code=code, message=message, field=field))
+
+
+def _answer(run: NewRunRecord, created: Created) -> m.SubmittedRun:
+    code = conflict_code(created.how)
+    if code is not None:
+        return _refused(run.id, code, _REFUSED[created.how])
+    return m.SubmittedRun(id=created.id, created=created.how is not Creation.EXISTED)

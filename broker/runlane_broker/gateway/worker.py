@@ -1,0 +1,128 @@
+"""The worker socket: subscriptions up, runs down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.websockets import WebSocket
+
+from runlane.protocol import codec
+from runlane.protocol import messages as m
+from runlane.protocol.closing import CloseCode
+from runlane.protocol.conversation import worker_conversation
+
+from ..access import Access
+from ..core.core import Core
+from ..core.registry import Session
+from .connection import Connection, logger
+
+
+class WorkerConnection(Connection):
+    """A worker's connection; to the core it is a `SessionPort`."""
+
+    def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
+        super().__init__(socket, core, access, worker_conversation(), codec.WORKER_UP)
+        self._session: Session | None = None
+        self._gone = False
+        self._handlers = {
+            m.Auth: self.on_auth,
+            m.Subscribe: self._on_subscribe,
+            m.Beat: self.on_beat,
+            m.Started: self._on_started,
+            m.Progress: self._on_progress,
+            m.Finished: self._on_finished,
+            m.Release: self._on_release,
+            m.SetLimit: self._on_limit,
+            m.Quit: self._on_quit,
+        }
+
+    # Up ----------------------------------------------------------------------------------------------------
+
+    def _take(self, text: str) -> None:
+        if self._session is not None:
+            self._core.sessions.seen(self._session)
+        super()._take(text)
+
+    def _on_subscribe(self, frame: m.Subscribe, _size: int) -> None:
+        self._core.sessions.subscribe(self, frame, self._opened)
+
+    def _opened(self, session: Session | None, answer: m.Subscribed | Exception) -> None:
+        if session is None or isinstance(answer, Exception):
+            self.close(CloseCode.OVERLOADED, "the database cannot be written now")
+            return
+        if self._gone:
+            self._core.sessions.disconnected(session)
+            return
+        self._session = session
+        self.send(answer)
+
+    def _on_started(self, frame: m.Started, size: int) -> None:
+        self._core.reports.started(self._subscribed(), frame, self.hold(size))
+
+    def _on_progress(self, frame: m.Progress, _size: int) -> None:
+        self._core.reports.progress(self._subscribed(), frame)
+
+    def _on_finished(self, frame: m.Finished, size: int) -> None:
+        self._core.reports.finished(self._subscribed(), frame, self.hold(size))
+
+    def _on_release(self, frame: m.Release, size: int) -> None:
+        self._core.reports.released(self._subscribed(), frame.runs, self.hold(size))
+
+    def _on_limit(self, frame: m.SetLimit, _size: int) -> None:
+        self._core.sessions.set_limit(self._subscribed(), frame.limit)
+
+    def _on_quit(self, _frame: m.Quit, _size: int) -> None:
+        if self._session is not None:
+            self._core.sessions.quit(self._session)
+        self.close(CloseCode.NORMAL, "goodbye")
+
+    def _subscribed(self) -> Session:
+        assert self._session is not None, "the conversation lets nothing through before `subscribed`"
+        return self._session
+
+    # Down: SessionPort -------------------------------------------------------------------------------------
+
+    def runs(self, runs: Sequence[m.PushedRun]) -> None:
+        """Push leased runs."""
+        self.send(m.Runs(runs=tuple(runs)))
+
+    def recorded(self, run_id: str, attempt: int, *, gone: bool = False) -> None:
+        """Tell that a report is committed."""
+        self.send(m.Recorded(runs=(m.RecordedRun(id=run_id, attempt=attempt, gone=gone),)))
+
+    def lease_lost(self, run_id: str, attempt: int) -> None:
+        """Tell that a lease is over."""
+        self.send(m.LeaseLost(id=run_id, attempt=attempt))
+
+    def cancel(self, run_id: str, attempt: int, grace_seconds: float) -> None:
+        """Ask to stop a run."""
+        self.send(m.CancelRun(id=run_id, attempt=attempt, grace_seconds=grace_seconds))
+
+    def draining(self, retry_after: float) -> None:
+        """Tell that the broker goes down."""
+        self.send(m.Draining(retry_after_seconds=retry_after))
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close; what is not ordinary is worth a line."""
+        if self._closing is None and code not in (CloseCode.NORMAL, CloseCode.RESTART):
+            client = "a worker" if self._session is None else self._session.client_id
+            logger.warning("closing %s: %d %s", client, code, reason)
+        super().close(code, reason)
+
+    # Life --------------------------------------------------------------------------------------------------
+
+    def on_congested(self) -> None:
+        """Push nothing more for now."""
+        if self._session is not None:
+            self._core.sessions.set_congested(self._session, congested=True)
+
+    def on_clear(self) -> None:
+        """Push again."""
+        if self._session is not None:
+            self._core.sessions.set_congested(self._session, congested=False)
+
+    def on_closed(self) -> None:
+        """The session may come back on another connection."""
+        self._gone = True
+        if self._session is not None:
+            self._core.sessions.disconnected(self._session)

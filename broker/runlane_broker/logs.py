@@ -1,0 +1,58 @@
+"""Logging of the command-line program: one line an event, for people or as JSON. Libraries configure nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+
+
+class OneLine(logging.Formatter):
+    """`12:00:00.000 INFO runlane message`; control characters are escaped, so that one event is one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and a traceback below it where there is one."""
+        when = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        line = f"{when} {record.levelname:<7} {record.name} {record.getMessage().translate(_CONTROL)}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonLine(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `logger`, `message` and, where there is one, `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+class _PeersMistakes(logging.Filter):
+    """uvicorn logs a peer's broken text with a traceback of its own; one line says as much."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take the traceback off."""
+        if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+def configure(level: str, *, as_json: bool) -> None:
+    """Send what is logged to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLine() if as_json else OneLine())
+    handler.addFilter(_PeersMistakes())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("uvicorn", "uvicorn.error", "alembic", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

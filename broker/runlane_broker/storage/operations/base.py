@@ -1,0 +1,33 @@
+"""The shape of an operation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from ..transaction import Transaction
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Operation(ABC, Generic[T_co]):
+    """Something that the writer does inside a transaction.
+
+    `execute` may run more than once (a failed group is redone singly), so it changes nothing but the database.
+    """
+
+    __slots__ = ()
+
+    @property
+    def weight(self) -> int:
+        """How many rows it is about, for backpressure."""
+        return 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload that it carries, for backpressure."""
+        return 0
+
+    @abstractmethod
+    def execute(self, tx: Transaction) -> T_co:
+        """Do it and return the outcome."""

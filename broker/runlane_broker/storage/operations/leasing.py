@@ -1,0 +1,348 @@
+"""Leasing queued runs, and the ways a lease ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from runlane.protocol.states import FINAL, StateName, StateType
+
+from ...orchestration.decisions import (
+    Abort,
+    Accept,
+    Proposed,
+    Retries,
+    RunView,
+    decide_end_of_lease,
+    decide_report,
+)
+from .. import queries as q
+from ..records import (
+    RETRY_LANE,
+    FinalRun,
+    Freed,
+    Holder,
+    LeasedRun,
+    QueuedRecord,
+    Refusal,
+    Reported,
+    Verdict,
+)
+from ..transaction import Transaction, add_state
+from .base import Operation
+from .creating import holds
+
+_headers = msgspec.json.Decoder(dict[str, str]).decode
+_delays = msgspec.json.Decoder(tuple[float, ...]).decode
+
+EXPIRED_MESSAGE = "The run was not started before it expired."
+
+
+class LeaseRow(NamedTuple):
+    """A run as the decisions on its lease need it: the columns of `queries.read_lease`, in order."""
+
+    id: str
+    task_key: str
+    priority: int
+    due: int
+    state_type: str
+    state_timestamp: int
+    session_id: str | None
+    attempt: int
+    failures: int
+    losses: int
+    retries: int
+    retry_delay: str
+    retry_jitter: float
+    total_run_time: int
+
+    def view(self) -> RunView:
+        """What the rules need of it."""
+        retries = Retries(self.retries, _delays(self.retry_delay), self.retry_jitter)
+        return RunView(StateType(self.state_type), self.failures, self.losses, retries)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
+    """Lease runs to a session; the outcome of each, in order."""
+
+    holder: Holder
+    run_ids: tuple[str, ...]
+
+    @property
+    def weight(self) -> int:
+        """How many runs."""
+        return len(self.run_ids)
+
+    def execute(self, tx: Transaction) -> tuple[LeasedRun | FinalRun | Refusal, ...]:
+        """Lease what is still there. An expired run ends instead."""
+        if not holds(tx, self.holder):
+            return tuple(Refusal.SESSION_MOVED for _ in self.run_ids)
+        return tuple(self._lease(tx, run_id) for run_id in self.run_ids)
+
+    def _lease(self, tx: Transaction, run_id: str) -> LeasedRun | FinalRun | Refusal:
+        timestamp = tx.tick()
+        state_id = tx.new_id(timestamp)
+        session_id = self.holder.session_id
+        row = tx.row(
+            q.lease_run,
+            {
+                "id": run_id,
+                "now": tx.now,
+                "state_id": state_id,
+                "timestamp": timestamp,
+                "session_id": session_id,
+            },
+        )
+        if row is None:
+            return _expire(tx, run_id) or Refusal.TAKEN
+        attempt, task_key, timeout, expires, headers = row
+        add_state(
+            tx,
+            run_id,
+            StateType.PENDING,
+            StateName.PENDING.value,
+            timestamp=timestamp,
+            state_id=state_id,
+            attempt=attempt,
+            session_id=session_id,
+        )
+        payload = tx.row(q.read_parameters, {"id": run_id})
+        assert payload is not None, "a run has its payload from its insert on"
+        return LeasedRun(run_id, attempt, task_key, payload[0], timeout, expires, _headers(headers))
+
+
+def _expire(tx: Transaction, run_id: str) -> FinalRun | None:
+    timestamp = tx.tick()
+    state_id = tx.new_id(timestamp)
+    params = {"id": run_id, "now": tx.now, "state_id": state_id, "timestamp": timestamp}
+    row = tx.row(q.expire_run, params)
+    if row is None:
+        return None
+    task_key, attempt = row
+    name = StateName.EXPIRED.value
+    add_state(
+        tx,
+        run_id,
+        StateType.CANCELLED,
+        name,
+        timestamp=timestamp,
+        state_id=state_id,
+        attempt=attempt,
+        message=EXPIRED_MESSAGE,
+    )
+    return FinalRun(run_id, task_key, StateType.CANCELLED, name, EXPIRED_MESSAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun(Operation[Verdict]):
+    """A worker has begun a run."""
+
+    session_id: str
+    run_id: str
+    attempt: int
+
+    def execute(self, tx: Transaction) -> Verdict:
+        """RECORDED also where it stands already; CANCELLING where a cancel is on its way."""
+        timestamp = tx.tick()
+        state_id = tx.new_id(timestamp)
+        lease = {"id": self.run_id, "attempt": self.attempt, "session_id": self.session_id}
+        row = tx.row(q.start_run, lease | {"state_id": state_id, "timestamp": timestamp})
+        if row is None:
+            return self._why_not(tx)
+        add_state(
+            tx,
+            self.run_id,
+            StateType.RUNNING,
+            row[0],
+            timestamp=timestamp,
+            state_id=state_id,
+            attempt=self.attempt,
+            session_id=self.session_id,
+        )
+        return Verdict.RECORDED
+
+    def _why_not(self, tx: Transaction) -> Verdict:
+        row = _read_lease(tx, self.run_id)
+        if row is None or (row.attempt, row.session_id) != (self.attempt, self.session_id):
+            return Verdict.LEASE_LOST
+        return Verdict.CANCELLING if row.state_type == StateType.CANCELLING else Verdict.RECORDED
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRun(Operation[Reported]):
+    """A worker reports the end of a run it holds."""
+
+    session_id: str
+    run_id: str
+    attempt: int
+    proposed: Proposed
+    result: bytes | None = None
+    error: bytes | None = None
+    retriable: bool | None = None
+    retry_after: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of result and error."""
+        return len(self.result or b"") + len(self.error or b"")
+
+    def execute(self, tx: Transaction) -> Reported:
+        """Write the decision under the fence. The same report twice has the same verdict and one history row."""
+        row = _read_lease(tx, self.run_id)
+        if row is None:
+            return Reported(Verdict.GONE)
+        if (row.attempt, row.session_id) != (self.attempt, self.session_id):
+            return Reported(self._repeated(tx))
+        decision = decide_report(
+            row.view(),
+            self.proposed,
+            tx.now,
+            tx.random(),
+            retriable=self.retriable,
+            retry_after=self.retry_after,
+        )
+        if isinstance(decision, Abort):
+            return Reported(Verdict.LEASE_LOST)
+        due = None if isinstance(decision, Accept) else decision.due
+        failed = self.proposed.type is StateType.FAILED
+        if not end_lease(tx, row, decision.state, due=due, failed=failed, reporter=self.session_id):
+            return Reported(Verdict.LEASE_LOST)
+        if self.result is not None or self.error is not None:
+            tx.run(q.write_outcome, {"id": row.id, "result": self.result, "error": self.error})
+        return self._reported(row, decision.state, due)
+
+    def _repeated(self, tx: Transaction) -> Verdict:
+        lease = {"id": self.run_id, "attempt": self.attempt, "session_id": self.session_id}
+        return Verdict.RECORDED if tx.row(q.find_report, lease) is not None else Verdict.LEASE_LOST
+
+    def _reported(self, row: LeaseRow, state: Proposed, due: int | None) -> Reported:
+        if due is not None:
+            queued = QueuedRecord(row.id, row.task_key, row.priority, RETRY_LANE, due)
+            return Reported(Verdict.RECORDED, queued=queued)
+        final = FinalRun(row.id, row.task_key, state.type, state.label, state.message, self.result, self.error)
+        return Reported(Verdict.RECORDED, final=final)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A run given back: `delay` seconds from now it may run again."""
+
+    run_id: str
+    attempt: int
+    reason: str
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRuns(Operation[Freed]):
+    """A session gives runs back. Leases that are not its own any more are left alone."""
+
+    session_id: str
+    releases: tuple[Release, ...]
+    lost: bool = False
+    max_losses: int = 5
+
+    @property
+    def weight(self) -> int:
+        """How many runs."""
+        return len(self.releases)
+
+    def execute(self, tx: Transaction) -> Freed:
+        """Free each run that is still held as given."""
+        freeing = Freeing(lost=self.lost, max_losses=self.max_losses)
+        for release in self.releases:
+            row = _read_lease(tx, release.run_id)
+            if row is not None and (row.attempt, row.session_id) == (release.attempt, self.session_id):
+                freeing.free(tx, row, release.reason, release.delay)
+        return freeing.freed()
+
+
+class Freeing:
+    """Ends leases without a report and collects what became of the runs."""
+
+    def __init__(self, *, lost: bool, max_losses: int) -> None:
+        self._lost = lost
+        self._max_losses = max_losses
+        self._queued: list[QueuedRecord] = []
+        self._final: list[FinalRun] = []
+
+    def free(self, tx: Transaction, row: LeaseRow, reason: str, delay: float | None = None) -> None:
+        """Queue the run again, at the head of its priority; or park or cancel it, as the rules say."""
+        state = decide_end_of_lease(row.view(), reason, lost=self._lost, max_losses=self._max_losses)
+        due = row.due if delay is None else tx.now + round(delay * 1_000_000)
+        queued = state.type is StateType.SCHEDULED
+        if not end_lease(tx, row, state, due=due if queued else None, lost=self._lost):
+            return
+        if queued:
+            self._queued.append(QueuedRecord(row.id, row.task_key, row.priority, RETRY_LANE, due))
+        else:
+            self._final.append(FinalRun(row.id, row.task_key, state.type, state.label, state.message))
+
+    def freed(self) -> Freed:
+        """Return what was freed."""
+        return Freed(tuple(self._queued), tuple(self._final))
+
+
+def end_lease(
+    tx: Transaction,
+    row: LeaseRow,
+    state: Proposed,
+    *,
+    due: int | None,
+    failed: bool = False,
+    lost: bool = False,
+    reporter: str | None = None,
+) -> bool:
+    """Write the state that ends a lease and append it to the history; False if the fence held it back.
+
+    `due` is given where the run is queued again. `reporter` is the session, where its own report ends the lease.
+    """
+    timestamp = tx.tick()
+    state_id = tx.new_id(timestamp)
+    ran = timestamp - row.state_timestamp if row.state_type == StateType.RUNNING else 0
+    changed = tx.run(
+        q.end_lease,
+        {
+            "id": row.id,
+            "attempt": row.attempt,
+            "session_id": row.session_id,
+            "state_type": state.type.value,
+            "state_name": state.label,
+            "state_id": state_id,
+            "timestamp": timestamp,
+            "lane": RETRY_LANE,
+            "due": row.due if due is None else due,
+            "failures": row.failures + failed,
+            "losses": row.losses + lost,
+            "end_time": timestamp if state.type in FINAL else None,
+            "total_run_time": row.total_run_time + max(ran, 0),
+        },
+    )
+    if changed == 0:
+        return False
+    add_state(
+        tx,
+        row.id,
+        state.type,
+        state.label,
+        timestamp=timestamp,
+        state_id=state_id,
+        attempt=row.attempt,
+        message=state.message,
+        due=due,
+        session_id=reporter,
+    )
+    return True
+
+
+def _read_lease(tx: Transaction, run_id: str) -> LeaseRow | None:
+    row = tx.row(q.read_lease, {"id": run_id})
+    return None if row is None else LeaseRow._make(row)
+
+
+def session_leases(tx: Transaction, session_id: str) -> list[LeaseRow]:
+    """Return all that a session holds, oldest first."""
+    return [LeaseRow._make(row) for row in tx.rows(q.read_session_leases, {"session_id": session_id})]

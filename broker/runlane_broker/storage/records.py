@@ -1,0 +1,235 @@
+"""What goes into the store and what comes out of it: frozen dataclasses, no rows, no tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from runlane.protocol.states import StateType
+
+#: Runs of this lane go before the others of their priority.
+RETRY_LANE: Final = 0
+SCHEDULED_LANE: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who takes leases: a session, as this broker knows it. Every lease requires the row to say the same."""
+
+    session_id: str
+    broker_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRunRecord:
+    """A run to be inserted. Times and delays in microseconds, except `retry_delay` and `timeout` (seconds).
+
+    With `holder` the lease is taken in the same transaction (hand-off).
+    """
+
+    id: str
+    task_key: str
+    name: str
+    dynamic_key: str
+    parameters: bytes
+    payload_hash: bytes
+    priority: int
+    due: int
+    expires: int | None
+    retries: int
+    retry_delay: tuple[float, ...]
+    retry_jitter: float
+    timeout: float | None
+    tags: tuple[str, ...]
+    headers: dict[str, str]
+    idempotency_key: str | None
+    holder: Holder | None = None
+    state_type: StateType = StateType.SCHEDULED
+    state_name: str = ""
+    state_message: str | None = None
+
+
+class Creation(Enum):
+    """What became of a run that was to be inserted."""
+
+    CREATED = auto()
+    LEASED = auto()  # created, and leased to its holder
+    EXISTED = auto()
+    ID_CONFLICT = auto()  # the id is there with another payload
+    IDEMPOTENCY_CONFLICT = auto()  # the idempotency key is there with another payload
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The outcome for one new run; `id` is the existing run's where there is one."""
+
+    id: str
+    how: Creation
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRecord:
+    """A run that waits, with all that its order needs."""
+
+    id: str
+    task_key: str
+    priority: int
+    lane: int
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRun:
+    """A run just leased, with all that its worker needs."""
+
+    id: str
+    attempt: int
+    task_key: str
+    parameters: bytes
+    timeout: float | None
+    expires: int | None
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StateRecord:
+    """A state as it stands in the history."""
+
+    id: str
+    task_run_id: str
+    type: StateType
+    name: str
+    message: str | None
+    timestamp: int
+    due: int | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRun:
+    """A run that has ended, with what its watchers want to know."""
+
+    id: str
+    task_key: str
+    type: StateType
+    name: str
+    message: str | None
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+class Refusal(Enum):
+    """Why a run could not be leased."""
+
+    TAKEN = auto()  # it is no longer SCHEDULED, or gone
+    SESSION_MOVED = auto()  # the session is not this broker's at this epoch any more
+
+
+class Verdict(Enum):
+    """What a worker is told of a report."""
+
+    RECORDED = auto()
+    GONE = auto()  # recorded, in a way: the run was deleted
+    LEASE_LOST = auto()
+    CANCELLING = auto()  # started, but a cancel is on its way
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The outcome of a report: the verdict, and where the run is now (one of the two, or neither)."""
+
+    verdict: Verdict
+    final: FinalRun | None = None
+    queued: QueuedRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """Runs whose lease ended without a report: queued again, or ended for good."""
+
+    queued: tuple[QueuedRecord, ...] = ()
+    final: tuple[FinalRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRecord:
+    """A run that a session holds."""
+
+    id: str
+    attempt: int
+    task_key: str
+    started: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A session taken up again: its new epoch and what became of each run, on either side."""
+
+    epoch: int
+    client_id: str
+    held: tuple[HeldRecord, ...]
+    reported: tuple[str, ...]
+    lost: tuple[tuple[str, int], ...]
+    freed: Freed
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as the database has it."""
+
+    id: str
+    epoch: int
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """The first dispatchable runs of a key, in order, and when its next one comes due (if one waits)."""
+
+    queued: tuple[QueuedRecord, ...]
+    next_due: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as it is shown. Times in microseconds UTC, `total_run_time` in microseconds."""
+
+    id: str
+    task_key: str
+    name: str
+    dynamic_key: str
+    priority: int
+    due: int
+    expires: int | None
+    attempt: int
+    failures: int
+    losses: int
+    run_count: int
+    retries: int
+    retry_delay: tuple[float, ...]
+    retry_jitter: float
+    timeout: float | None
+    tags: tuple[str, ...]
+    headers: dict[str, str]
+    idempotency_key: str | None
+    created: int
+    updated: int
+    expected_start_time: int | None
+    start_time: int | None
+    end_time: int | None
+    total_run_time: int
+    state: StateRecord
+    parameters: bytes
+    result: bytes | None
+    error: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a broker found at its start."""
+
+    queued: int
+    leased: int
+    sessions: tuple[SessionRecord, ...] = field(default=())

@@ -1,0 +1,97 @@
+"""Bringing a SQLite file to this version's schema: check whose it is, back it up, run the migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine
+
+from ..errors import StartupError
+from .sqlite import APPLICATION_ID
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def upgrade(path: Path) -> None:
+    """Create the database, or bring it up to date; an older one is copied to `<name>.backup-<revision>` first.
+
+    Raises `StartupError` in one line if the file is not ours, is newer than this version, is damaged, or cannot
+    be written.
+    """
+    try:
+        _upgrade(path)
+    except sqlite3.Error as exc:
+        raise StartupError(f"cannot use the database {path}: {exc}") from exc
+    except OSError as exc:
+        raise StartupError(f"cannot use the database {path}: {exc.strerror}") from exc
+
+
+def head_revision() -> str:
+    """Return the revision that this version's schema has."""
+    head = _script().get_current_head()
+    assert head is not None
+    return head
+
+
+def _upgrade(path: Path) -> None:
+    current = _check(path)
+    head = head_revision()
+    if current == head:
+        return
+    if current is not None:
+        _back_up(path, path.with_name(f"{path.name}.backup-{current}"))
+    engine = create_engine(f"sqlite:///{path}")
+    try:
+        with engine.begin() as connection:
+            _migrate(connection)
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+    finally:
+        engine.dispose()
+
+
+def _check(path: Path) -> str | None:
+    """Return the revision of the file, None for a new one. Raises `StartupError` if it is not for us."""
+    if path.is_dir():
+        raise StartupError(f"the database {path} is a directory")
+    if not path.parent.is_dir():
+        raise StartupError(f"the folder of the database {path} does not exist")
+    with closing(sqlite3.connect(path, timeout=2.0)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # shows whether it can be written
+        connection.execute("ROLLBACK")
+        objects = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if objects == 0 and application == 0:
+            return None
+        if application != APPLICATION_ID:
+            raise StartupError(f"{path} is not a Runlane database")
+        (current,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    if current not in {script.revision for script in _script().walk_revisions()}:
+        raise StartupError(f"the database {path} was written by a newer version of Runlane ({current})")
+    return current
+
+
+def _back_up(path: Path, copy: Path) -> None:
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def _migrate(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())

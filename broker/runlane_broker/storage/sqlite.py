@@ -1,0 +1,229 @@
+"""SQLite: how a file is opened, locked and written. What only this dialect needs, and nothing else."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+
+from runlane.protocol.ids import uuid7
+
+from ..clock import Clock
+from ..errors import StoreUnavailable
+from . import queries as q
+from .operations.base import Operation
+from .transaction import Params, Row
+
+#: "RLAN", in the file's header: tells a Runlane database from any other SQLite file.
+APPLICATION_ID: Final = 0x524C414E
+#: How long a writer waits for somebody else's lock (the sqlite3 shell's, say), in seconds.
+BUSY_SECONDS: Final = 2.0
+
+Outcome = Any
+
+
+def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Open a connection in autocommit mode, with the settings that every connection here has."""
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A statement as text, and which of an operation's parameters stand at its question marks."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def bind(self, params: Params) -> list[Any]:
+        """Return the values in the order of the question marks."""
+        return [params[name] for name in self.names]
+
+
+class Compiler:
+    """Compiles each statement once, from Core, to what the driver takes."""
+
+    def __init__(self) -> None:
+        self._dialect = sqlite_dialect(paramstyle="qmark")
+        self._cache: dict[q.Query, Compiled] = {}
+
+    def __call__(self, query: q.Query) -> Compiled:
+        """Return the compiled statement."""
+        compiled = self._cache.get(query)
+        if compiled is None:
+            compiled = self._cache[query] = self._compile(query)
+        return compiled
+
+    def _compile(self, query: q.Query) -> Compiled:
+        statement: Any = query()
+        result = statement.compile(dialect=self._dialect)
+        names = tuple(name.removesuffix("_") for name in result.positiontup)
+        return Compiled(str(result), names)
+
+
+class SqliteTransaction:
+    """An open transaction on the writer's connection. See `transaction.Transaction`."""
+
+    def __init__(self, cursor: sqlite3.Cursor, compiler: Compiler, ticks: Ticks, now: int) -> None:
+        self._cursor = cursor
+        self._compiler = compiler
+        self._ticks = ticks
+        self._later: dict[q.Query, list[list[Any]]] = {}
+        self.now = now
+
+    def run(self, query: q.Query, params: Params) -> int:
+        """Run a statement, return the number of rows it changed."""
+        compiled = self._compiler(query)
+        return self._cursor.execute(compiled.text, compiled.bind(params)).rowcount
+
+    def row(self, query: q.Query, params: Params) -> Row | None:
+        """Run a statement, return its first row."""
+        rows = self.rows(query, params)
+        return rows[0] if rows else None
+
+    def rows(self, query: q.Query, params: Params) -> list[Row]:
+        """Run a statement, return its rows."""
+        compiled = self._compiler(query)
+        return self._cursor.execute(compiled.text, compiled.bind(params)).fetchall()
+
+    def later(self, query: q.Query, params: Params) -> None:
+        """Run an insert before the commit, together with others of its kind."""
+        self._later.setdefault(query, []).append(self._compiler(query).bind(params))
+
+    def flush(self) -> None:
+        """Run what was put off. Parents come before children: payloads and states refer to runs only."""
+        for query, rows in self._later.items():
+            self._cursor.executemany(self._compiler(query).text, rows)
+        self._later.clear()
+
+    def tick(self) -> int:
+        """Return a time of day that no other state of this broker has."""
+        return self._ticks.next(self.now)
+
+    def new_id(self, timestamp: int) -> str:
+        """Mint an id for something that happened at `timestamp`."""
+        return uuid7(timestamp * 1000, self._ticks.bits())
+
+    def random(self) -> float:
+        """Return a random number in [0, 1)."""
+        return self._ticks.random()
+
+
+class Ticks:
+    """Time stamps that never repeat, and the random numbers of the writer."""
+
+    def __init__(self, source: random.Random) -> None:
+        self._last = 0
+        self._source = source
+
+    def next(self, now: int) -> int:
+        """Return `now`, or the microsecond after the last one given."""
+        self._last = max(now, self._last + 1)
+        return self._last
+
+    def bits(self) -> int:
+        """Return 62 random bits."""
+        return self._source.getrandbits(62)
+
+    def random(self) -> float:
+        """Return a random number in [0, 1)."""
+        return self._source.random()
+
+
+class SqliteExecutor:
+    """Runs groups of operations, each group in one transaction. Synchronous, for one thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        broker_id: str,
+        *,
+        source: random.Random | None = None,
+        connect: Callable[[Path], sqlite3.Connection] = connect,
+    ) -> None:
+        self._connection = connect(path)
+        self._compiler = Compiler()
+        self._clock = clock
+        self._broker_id = broker_id
+        self._ticks = Ticks(source or random.Random())
+        self._number = 0
+
+    def execute(self, operations: Sequence[Operation[Any]]) -> list[Outcome | Exception]:
+        """Commit the operations as one group; return each one's outcome, or why it failed.
+
+        If one fails, the group is rolled back and its operations are redone singly: it fails alone. When the
+        database cannot be written at all, each outcome is `StoreUnavailable`.
+        """
+        try:
+            return self._transaction(operations)
+        except Exception as exc:
+            if len(operations) == 1 or isinstance(exc, StoreUnavailable):
+                return [exc] * len(operations)
+        return [outcome for operation in operations for outcome in self.execute((operation,))]
+
+    def _transaction(self, operations: Sequence[Operation[Any]]) -> list[Outcome]:
+        cursor = self._connection.cursor()
+        with closing(cursor):
+            self._begin(cursor)
+            try:
+                outcomes = self._run(cursor, operations)
+            except BaseException as exc:
+                self._rollback()
+                raise _unavailable(exc) from exc
+            self._commit(cursor)
+        return outcomes
+
+    def _run(self, cursor: sqlite3.Cursor, operations: Sequence[Operation[Any]]) -> list[Outcome]:
+        tx = SqliteTransaction(cursor, self._compiler, self._ticks, self._clock.now())
+        outcomes = [operation.execute(tx) for operation in operations]
+        tx.flush()
+        self._number += 1
+        tx.run(q.mark_commit, {"broker_id": self._broker_id, "number": self._number})
+        return outcomes
+
+    def _begin(self, cursor: sqlite3.Cursor) -> None:
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as exc:
+            raise _unavailable(exc) from exc
+
+    def _commit(self, cursor: sqlite3.Cursor) -> None:
+        """Commit. If that raises, nobody knows whether it happened: the row that numbers it does."""
+        try:
+            cursor.execute("COMMIT")
+        except sqlite3.Error as exc:
+            self._rollback()
+            if self._last_commit() != self._number:
+                raise _unavailable(exc) from exc
+
+    def _last_commit(self) -> int | None:
+        compiled = self._compiler(q.read_commit)
+        try:
+            row = self._connection.execute(compiled.text, [self._broker_id]).fetchone()
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(str(exc)) from exc
+        return row and row[0]
+
+    def _rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection; the last one to close folds the WAL into the file."""
+        self._connection.close()
+
+
+def _unavailable(error: BaseException) -> BaseException:
+    """Locked, full, read-only, I/O error: not the operation's fault. What breaks a constraint is."""
+    if isinstance(error, sqlite3.OperationalError):
+        return StoreUnavailable(str(error))
+    return error

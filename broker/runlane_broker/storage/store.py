@@ -1,0 +1,186 @@
+"""The store: the writer for everything that changes, the async engine for everything that is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from runlane.protocol.states import FINAL, StateType
+
+from ..clock import Clock
+from ..errors import StoreUnavailable
+from . import queries as q
+from .operations.base import Operation
+from .records import Backlog, FinalRun, QueuedRecord, Refill, RunRecord, SessionRecord, StateRecord
+from .sqlite import BUSY_SECONDS, SqliteExecutor
+from .writer import Callback, Executor, Writer
+
+T = TypeVar("T")
+_tags = msgspec.json.Decoder(tuple[str, ...]).decode
+_headers = msgspec.json.Decoder(dict[str, str]).decode
+_delays = msgspec.json.Decoder(tuple[float, ...]).decode
+
+#: SQLite's limit on host parameters is far above this; one round trip should stay short.
+_IDS_PER_READ = 500
+
+
+class Store:
+    """What the broker keeps. Lives on one event loop; made inside it."""
+
+    def __init__(self, writer: Writer, engine: AsyncEngine) -> None:
+        self._writer = writer
+        self._engine = engine
+
+    @classmethod
+    def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:
+        """Open a SQLite file whose schema is up to date."""
+        engine = create_async_engine(
+            f"sqlite+aiosqlite:///{path}", pool_size=2, max_overflow=2, connect_args={"timeout": BUSY_SECONDS}
+        )
+        event.listen(engine.sync_engine, "connect", _read_only)
+        return cls(Writer(executor or SqliteExecutor(path, clock, broker_id)), engine)
+
+    # Writes ----------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for their commit."""
+        return self._writer.waiting
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Payload bytes that wait for their commit."""
+        return self._writer.waiting_bytes
+
+    def submit(self, operation: Operation[Any], done: Callback) -> None:
+        """Queue a write; `done` gets its outcome, or an exception, after the commit."""
+        self._writer.submit(operation, done)
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Write and wait for the outcome. Raises `StoreUnavailable`, or what the operation met."""
+        return await self._writer.run(operation)
+
+    async def close(self) -> None:
+        """Commit what waits and close the database."""
+        await self._writer.close()
+        await self._engine.dispose()
+
+    # Reads -----------------------------------------------------------------------------------------------
+
+    async def refill(self, task_key: str, now: int, limit: int) -> Refill:
+        """Return a key's first dispatchable runs in order, and when its next one comes due."""
+        async with self._reading() as connection:
+            params = q.due_params(task_key, now, limit)
+            rows = (await connection.execute(q.FIRST_DUE, params)).all()
+            due = (await connection.execute(q.NEXT_DUE, params)).scalar_one()
+        queued = tuple(QueuedRecord(row[0], task_key, row[1], row[2], row[3]) for row in rows)
+        return Refill(queued, None if due >= q.NEVER else due)
+
+    async def run_by_id(self, run_id: str) -> RunRecord | None:
+        """Return a run with its state and payloads."""
+        async with self._reading() as connection:
+            row = (await connection.execute(q.read_run(run_id))).one_or_none()
+        return None if row is None else _run_record(row)
+
+    async def outcomes(self, ids: Sequence[str]) -> dict[str, FinalRun | None]:
+        """Return the outcome of each of these runs that exists; None where it has not ended."""
+        found: dict[str, FinalRun | None] = {}
+        for start in range(0, len(ids), _IDS_PER_READ):
+            async with self._reading() as connection:
+                rows = (await connection.execute(q.read_outcomes(ids[start : start + _IDS_PER_READ]))).all()
+            for id_, key, type_, name, message, result, error in rows:
+                state = StateType(type_)
+                final = FinalRun(id_, key, state, name, message, result, error) if state in FINAL else None
+                found[id_] = final
+        return found
+
+    async def history(self, run_id: str) -> list[StateRecord]:
+        """Return a run's states, oldest first."""
+        async with self._reading() as connection:
+            rows = (await connection.execute(q.read_history(run_id))).all()
+        return [
+            StateRecord(r.id, r.task_run_id, StateType(r.type), r.name, r.message, r.timestamp, r.due, r.attempt)
+            for r in rows
+        ]
+
+    async def backlog(self) -> Backlog:
+        """Return what a broker finds when it starts."""
+        async with self._reading() as connection:
+            queued = (await connection.execute(q.count_queued())).scalar_one()
+            leased = (await connection.execute(q.count_leased())).scalar_one()
+            rows = (await connection.execute(q.read_sessions())).all()
+        return Backlog(queued, leased, tuple(SessionRecord(row[0], row[1], row[2]) for row in rows))
+
+    def _reading(self) -> _Reading:
+        return _Reading(self._engine)
+
+
+class _Reading:
+    """A read connection; what goes wrong on it is `StoreUnavailable`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._context = engine.connect()
+
+    async def __aenter__(self) -> AsyncConnection:
+        try:
+            return await self._context.__aenter__()
+        except SQLAlchemyError as exc:
+            raise StoreUnavailable(str(exc)) from exc
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: Any) -> None:
+        await self._context.__aexit__(kind, exc, trace)
+        if isinstance(exc, SQLAlchemyError):
+            raise StoreUnavailable(str(exc)) from exc
+
+
+def _read_only(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA query_only = ON").close()
+
+
+def _run_record(r: Any) -> RunRecord:
+    state = StateRecord(
+        id=r.state_id,
+        task_run_id=r.id,
+        type=StateType(r.state_type),
+        name=r.state_name,
+        message=r.state_message,
+        timestamp=r.state_timestamp,
+        due=r.state_due,
+        attempt=r.attempt,
+    )
+    return RunRecord(
+        id=r.id,
+        task_key=r.task_key,
+        name=r.name,
+        dynamic_key=r.dynamic_key,
+        priority=r.priority,
+        due=r.due,
+        expires=r.expires,
+        attempt=r.attempt,
+        failures=r.failures,
+        losses=r.losses,
+        run_count=r.run_count,
+        retries=r.retries,
+        retry_delay=_delays(r.retry_delay),
+        retry_jitter=r.retry_jitter,
+        timeout=r.timeout,
+        tags=_tags(r.tags),
+        headers=_headers(r.headers),
+        idempotency_key=r.idempotency_key,
+        created=r.created,
+        updated=r.updated,
+        expected_start_time=r.expected_start_time,
+        start_time=r.start_time,
+        end_time=r.end_time,
+        total_run_time=r.total_run_time,
+        state=state,
+        parameters=r.parameters,
+        result=r.result,
+        error=r.error,
+    )
