@@ -37,9 +37,7 @@ class Phase(Enum):
 Rules: TypeAlias = Mapping[tuple[Phase, type[m.Frame]], Phase]
 
 
-def _stay(
-    phases: Iterable[Phase], frames: Iterable[type[m.Frame]]
-) -> dict[tuple[Phase, type[m.Frame]], Phase]:
+def _stay(phases: Iterable[Phase], frames: Iterable[type[m.Frame]]) -> dict[tuple[Phase, type[m.Frame]], Phase]:
     """Cells that lead nowhere: these frames are fine in these phases."""
     kinds = tuple(frames)
     return {(phase, kind): phase for phase in phases for kind in kinds}

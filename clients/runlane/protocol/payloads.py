@@ -30,9 +30,7 @@ def check_payload(payload: msgspec.Raw, field: str, limit: int = MAX_PAYLOAD_BYT
     """
     data = bytes(payload)
     if len(data) > limit:
-        raise FrameRefused(
-            ErrorCode.TOO_LARGE, f"{field} has {len(data)} bytes; at most {limit}", field=field
-        )
+        raise FrameRefused(ErrorCode.TOO_LARGE, f"{field} has {len(data)} bytes; at most {limit}", field=field)
     if deeper_than(data, MAX_DEPTH):
         raise FrameRefused(ErrorCode.TOO_DEEP, f"{field} nests deeper than {MAX_DEPTH} levels", field=field)
 
