@@ -41,6 +41,22 @@ def serve(argv: Sequence[str]) -> int:
     return 0
 
 
+def demo(argv: Sequence[str]) -> int:
+    """Run a broker, two workers and a job whose answers can be checked; returns the exit code."""
+    argparse.ArgumentParser(prog="runlane demo", description=demo.__doc__).parse_args(argv)
+    from .demo import job
+
+    try:
+        report = asyncio.run(job.run(print))
+    except StartupError as exc:
+        print(f"runlane: {exc}", file=sys.stderr)
+        return 1
+    print("\n".join(report.lines()))
+    if report.wrong:
+        print(f"runlane: wrong answers for {', '.join(map(str, report.wrong[:3]))}", file=sys.stderr)
+    return 1 if report.wrong else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runlane serve", description="Run a broker.")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")

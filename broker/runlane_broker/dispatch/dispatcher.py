@@ -23,7 +23,7 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_again", "_arriving", "_groups", "_groups_of", "_low", "_places", "_queues", "_ready", "_sessions",
+        "_arriving", "_groups", "_groups_of", "_low", "_news", "_places", "_queues", "_ready", "_sessions",
         "_tick", "_window_size", "_window_sizes",
     )  # fmt: skip
 
@@ -39,8 +39,9 @@ class Dispatcher:
         self._places = Places()
         # Submits in the writer that were not handed off, by key; outlives the key's queue.
         self._arriving: dict[str, int] = {}
-        # Runs that were added while they were still reserved or in flight: dispatchable once they leave.
-        self._again: dict[str, QueuedRun] = {}
+        # What was last heard of runs while they were reserved or in flight, and counts once they leave: added
+        # (the run) or removed (`None`).
+        self._news: dict[str, QueuedRun | None] = {}
         # Groups that may have both a run and a free slot; empty after each `assign`.
         self._ready: dict[Group, None] = {}
         # Keys whose queues may want a refill.
@@ -140,7 +141,7 @@ class Dispatcher:
         first.
         """
         if run.id in self._places:
-            self._again[run.id] = run
+            self._news[run.id] = run
             return
         queue = self._queues.get(run.task_key)
         if queue is not None:
@@ -149,8 +150,9 @@ class Dispatcher:
             self._after_change(queue, was_empty=was_empty)
 
     def remove(self, task_key: str, run_id: str) -> None:
-        """Forget a queued run that was cancelled or deleted. A reserved one stays until it is answered."""
-        self._again.pop(run_id, None)
+        """Forget a queued run that was cancelled or deleted. A reserved one does not come back if it aborts."""
+        if run_id in self._places:
+            self._news[run_id] = None
         queue = self._queues.get(task_key)
         if queue is not None:
             queue.remove(run_id)
@@ -210,7 +212,7 @@ class Dispatcher:
         if not self._places.holds(reservation):
             return False
         run = reservation.run
-        self._again.pop(run.id, None)  # what was committed before the lease is not news after it
+        self._news.pop(run.id, None)  # what was committed before the lease is not news after it
         self._leave(run.id, run.task_key)
         session = self._current(reservation.session_id, reservation.epoch)
         if session is None:
@@ -231,7 +233,7 @@ class Dispatcher:
             return
         run = reservation.run
         if requeue:
-            self._again.setdefault(run.id, run)
+            self._news.setdefault(run.id, run)
         session = self._current(reservation.session_id, reservation.epoch)
         if session is not None:
             session.reserved -= 1
@@ -402,9 +404,9 @@ class Dispatcher:
         reservation = self._places.reservation_of(run_id)
         if reservation is not None:  # of an earlier epoch: its `confirm` is refused
             self.abort(reservation, requeue=False)
+        self.remove(task_key, run_id)
         self._places.hold(run_id, task_key, session.id)
         session.in_flight[run_id] = None
-        self.remove(task_key, run_id)
 
     def _forget_in_flight(self, session: Session, run_id: str) -> None:
         place = self._places.get(run_id)
@@ -419,9 +421,9 @@ class Dispatcher:
         queue = self._queues.get(task_key)
         if queue is not None:
             queue.touch(run_id)
-        again = self._again.pop(run_id, None)
-        if again is not None:
-            self.add(again)
+        added = self._news.pop(run_id, None)
+        if added is not None:
+            self.add(added)
 
     # Queues, inside
 
