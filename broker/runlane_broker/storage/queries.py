@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -48,8 +48,7 @@ _ONE: Final[ColumnElement[int]] = literal_column("1", Integer)
 
 def _p(name: str) -> Any:
     """A parameter. The underscore keeps it apart from the names that inserts and updates give their columns."""
-    parameter: Any = bindparam(f"{name}_")
-    return parameter
+    return cast("Any", bindparam(f"{name}_"))
 
 
 def _const(value: StrEnum) -> ColumnElement[Any]:

@@ -1,0 +1,54 @@
+"""`python -m tests.benchmarks`: measures, and prints a table of medians of interleaved repeats."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from . import measures
+from .measures import Figures, median
+
+Measure = Callable[[], Awaitable[Figures]]
+
+
+def _measures(*, smoke: bool) -> dict[str, Measure]:
+    few = smoke
+    return {
+        "sequential": partial(measures.sequential, 100 if few else 5000),
+        "limit10": partial(measures.pipelined, 300 if few else 10_000, 10),
+        "limit100": partial(measures.pipelined, 300 if few else 10_000, 100),
+        "latency": partial(measures.latency, 50 if few else 3000),
+        "sockets": partial(measures.memory_of_sockets, 50 if few else 1000),
+        "idle": partial(measures.idle, 10 if few else 100, 2 if few else 20),
+        "backlog": partial(measures.backlog, 2000 if few else 100_000, 100 if few else 3000),
+        "due": partial(measures.due, 100 if few else 1000, 1 if few else 10),
+    }
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="see that everything runs; the figures mean nothing")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of: %(choices)s", choices=_measures(smoke=True))
+    options = parser.parse_args()
+    chosen = {name: run for name, run in _measures(smoke=options.smoke).items() if name in (options.only or [name])}
+    repeats = 1 if options.smoke else options.repeats
+    results: dict[str, list[Figures]] = {name: [] for name in chosen}
+    for _ in range(repeats):
+        for name, run in chosen.items():
+            results[name].append(asyncio.run(_figures(run)))
+    for name, figures in results.items():
+        for figure, value in median(figures).items():
+            values = sorted(repeat[figure] for repeat in figures)
+            print(f"{name:<11} {figure:<42} {value:>12,.2f}  ({values[0]:,.2f} to {values[-1]:,.2f})")
+
+
+async def _figures(run: Measure) -> Figures:
+    return await run()
+
+
+if __name__ == "__main__":
+    main()
