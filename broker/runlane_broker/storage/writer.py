@@ -22,6 +22,8 @@ Callback: TypeAlias = Callable[[Any], None]
 
 #: Rows in one transaction. More would hold up everybody behind it.
 MAX_GROUP: Final = 1000
+#: How long an operation that nobody waits for may wait for others to be committed with. Seconds.
+LAZY_SECONDS: Final = 0.02
 
 
 class Executor(Protocol):
@@ -45,6 +47,8 @@ class Writer:
         self._queue: SimpleQueue[tuple[Operation[Any], Callback] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="runlane-writer", daemon=True)
         self._closed = False
+        self._lazy: list[tuple[Operation[Any], Callback]] = []
+        self._lazy_timer: asyncio.TimerHandle | None = None
         #: Rows and payload bytes that wait for their commit; the event loop's own count.
         self.waiting = 0
         self.waiting_bytes = 0
@@ -60,7 +64,25 @@ class Writer:
             return
         self.waiting += operation.weight
         self.waiting_bytes += operation.size
-        self._queue.put((operation, done))
+        if operation.urgent:
+            self._flush_lazy()
+            self._queue.put((operation, done))
+        else:
+            self._put_off((operation, done))
+
+    def _put_off(self, entry: tuple[Operation[Any], Callback]) -> None:
+        self._lazy.append(entry)
+        if self._lazy_timer is None:
+            self._lazy_timer = self._loop.call_later(LAZY_SECONDS, self._flush_lazy)
+
+    def _flush_lazy(self) -> None:
+        """Queue what was put off: before anything that comes after it, so that the order stays."""
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+            self._lazy_timer = None
+        for entry in self._lazy:
+            self._queue.put(entry)
+        self._lazy.clear()
 
     async def run(self, operation: Operation[T]) -> T:
         """Queue an operation and wait for its outcome. Cancelling the caller does not cancel the transaction."""
@@ -81,6 +103,7 @@ class Writer:
         """Commit what waits, deliver its outcomes, and end the thread."""
         if not self._closed:
             self._closed = True
+            self._flush_lazy()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 

@@ -28,6 +28,11 @@ class Operation(ABC, Generic[T_co]):
         """Bytes of payload that it carries, for backpressure."""
         return 0
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for it. What is not urgent goes with the next group that is, or a little later."""
+        return True
+
     @abstractmethod
     def execute(self, tx: Transaction) -> T_co:
         """Do it and return the outcome."""

@@ -144,6 +144,11 @@ class StartRun(Operation[Verdict]):
     run_id: str
     attempt: int
 
+    @property
+    def urgent(self) -> bool:
+        """Nobody is told of it, so it need not have a commit of its own."""
+        return False
+
     def execute(self, tx: Transaction) -> Verdict:
         """RECORDED also where it stands already; CANCELLING where a cancel is on its way."""
         timestamp = tx.tick()

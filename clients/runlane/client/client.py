@@ -1,0 +1,171 @@
+"""The client: one connection to the submission socket, made when first needed and kept up from then on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import ClientClosed, RunlaneError, SubmitRefused
+from ..protocol import codec
+from ..protocol.conversation import submission_conversation
+from ..protocol.messages import (
+    Busy,
+    Error,
+    Frame,
+    NewRun,
+    RunFinished,
+    RunProgress,
+    SubmissionDown,
+    Submitted,
+    SubmittedRun,
+)
+from ..settings import Settings, load_settings, submission_url
+from ..transport import Link, dial, keep_connected
+from . import current
+from .submissions import Submissions
+from .watches import ProgressCallback, Watches
+
+
+class Client:
+    """Submits runs and hears of their ends. Belongs to the event loop that it is first used in.
+
+    Used with `async with`, it is the client that tasks submit through, until it is closed. A broker that
+    cannot be reached is tried again and again: bound the waiting with `asyncio.timeout`.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        self._submissions = Submissions()
+        self._watches = Watches()
+        self._keeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.settings.url}: {self._submissions!r}, {self._watches!r}>"
+
+    async def __aenter__(self) -> Client:
+        self._bind()
+        current.enter(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        current.leave(self)
+        await self.aclose()
+
+    async def submit(self, runs: Iterable[NewRun]) -> list[SubmittedRun]:
+        """Create runs and return the broker's answers, in order, once they are committed.
+
+        Calls that wait at the same time share frames. Not atomic: many runs are split over several frames.
+        Raises `SubmitRefused` for the first run that was refused (the others are there), `ConnectionFailed`,
+        and `ClientClosed`.
+        """
+        self._use()
+        answers = await self._submissions.put(runs)
+        for answer in answers:
+            if answer.error is not None:
+                raise SubmitRefused(answer.error.code, answer.error.message, answer.error.field)
+        return answers
+
+    def watch(self, run_id: str, on_progress: ProgressCallback | None = None) -> asyncio.Future[RunFinished]:
+        """Return a future of the run's end, pushed by the broker; cancelling it ends the watch.
+
+        It fails with `RunNotFound`, `ConnectionFailed` or `ClientClosed`. `on_progress` is called with what
+        the task says of its progress meanwhile.
+        """
+        self._use()
+        return self._watches.add(run_id, on_progress)
+
+    async def aclose(self) -> None:
+        """Close the connection; whoever waits gets `ClientClosed`."""
+        self._closed = True
+        self._fail(ClientClosed("the client is closed"))
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+
+    def _use(self) -> None:
+        """Check that the client can be used here, and make sure that it connects."""
+        self._bind()
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name="runlane client")
+
+    def _bind(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._closed or self._loop is not loop:
+            raise ClientClosed("the client is closed" if self._closed else "the client belongs to another loop")
+
+    async def _keep(self) -> None:
+        url = submission_url(self.settings)
+        try:
+            await keep_connected(
+                lambda: dial(url, self.settings.token, submission_conversation(), codec.SUBMISSION_DOWN),
+                self,
+                url,
+            )
+        except RunlaneError as exc:
+            self._fail(exc)
+        except BaseException:
+            self._fail(ClientClosed("the client has stopped"))
+            raise
+        finally:
+            self._keeper = None  # the next call tries anew
+
+    def _fail(self, error: RunlaneError) -> None:
+        self._submissions.fail(error)
+        self._watches.fail(error)
+
+    # --- What the transport calls ------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """A client is ended by cancelling its task alone."""
+        return False
+
+    @property
+    def resume_seconds(self) -> float | None:
+        """A producer has no session: unanswered submits are simply sent again."""
+        return None
+
+    def opened(self, link: Link[Any]) -> None:
+        """Send what an earlier connection left open."""
+        self._submissions.opened(link.send, link.welcome.max_message_bytes)
+        self._watches.opened(link.send)
+
+    def lost(self) -> None:
+        """Hold back what comes until there is a connection again."""
+        self._submissions.lost()
+        self._watches.lost()
+
+    def on_frame(self, frame: SubmissionDown | Frame) -> None:
+        """Hand a frame to whom it concerns."""
+        match frame:
+            case Submitted():
+                self._submissions.on_submitted(frame)
+            case RunFinished():
+                self._watches.on_finished(frame)
+            case RunProgress():
+                self._watches.on_progress(frame)
+            case Busy():
+                self._submissions.on_busy(frame)
+            case Error():
+                self._submissions.on_error(frame)
+                self._watches.on_error(frame)
+            case _:  # beats, cancelled, draining: a close follows, or nothing does
+                pass
+
+
+def current_client() -> Client:
+    """Return the running loop's client, made from the environment where there is none.
+
+    Raises `SettingsError`.
+    """
+    client = current.innermost()
+    if client is None:
+        client = Client()
+        current.enter(client)
+    return client

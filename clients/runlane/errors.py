@@ -1,0 +1,121 @@
+"""Errors of the SDK: everything it raises for its own reasons is a `RunlaneError`.
+
+RunlaneError
+├── SettingsError           a setting is wrong (also a ValueError)
+├── ConnectionFailed        the broker ended the connection for good: `code` and `reason` say why
+├── ClientClosed            the client was closed, or belongs to another event loop
+├── ArgumentError           an argument or a task option cannot be used (also a ValueError)
+├── PayloadError            a value has no JSON form, or one that is not sent
+│   └── PayloadTooLarge     … because it has too many bytes
+├── SubmitRefused           the broker refused a run: `code`, `field`, `message`
+├── RunNotFound             the broker knows no run of this id
+├── ResultError             the result came, but is not what the task's annotation says
+└── RunError                the run has ended without a result: `run_id`, `state`
+    ├── RunFailed           FAILED: the task raised; carries the remote `type`, `message`, `traceback`
+    │   └── RunTimedOut     … because it ran longer than its timeout
+    ├── RunCancelled        CANCELLED
+    │   └── RunExpired      … because it had not started in time
+    └── RunCrashed          CRASHED
+        └── RunParked       … because its workers were lost too often; an operator can requeue it
+"""
+
+from __future__ import annotations
+
+from .protocol.messages import RunState
+
+
+class RunlaneError(Exception):
+    """Base of all errors of the SDK."""
+
+
+class SettingsError(RunlaneError, ValueError):
+    """A setting is missing or wrong; the message names the variable."""
+
+
+class ConnectionFailed(RunlaneError):
+    """The broker will not have this client: `code` is the close code (`None`: an `error` frame said so)."""
+
+    def __init__(self, code: int | None, reason: str) -> None:
+        where = f"close code {code}" if code is not None else "refused"
+        super().__init__(f"the broker ended the connection for good ({where}): {reason or 'no reason given'}")
+        self.code = code
+        self.reason = reason
+
+
+class ClientClosed(RunlaneError):
+    """The client is closed, or was called from another event loop than its own."""
+
+
+class ArgumentError(RunlaneError, ValueError):
+    """An argument or a task option cannot be used; the message names it."""
+
+
+class PayloadError(RunlaneError):
+    """A value cannot be sent: it has no JSON form, or nests too deeply."""
+
+
+class PayloadTooLarge(PayloadError):
+    """A value cannot be sent: its JSON form has more bytes than the broker takes."""
+
+
+class SubmitRefused(RunlaneError):
+    """The broker refused a run. `field` names the place (`runs[0].priority`), where there is one."""
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.field = field
+
+
+class RunNotFound(RunlaneError):
+    """The broker knows no run of this id: never submitted there, or deleted."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"no run has the id {run_id}")
+        self.run_id = run_id
+
+
+class ResultError(RunlaneError):
+    """The run completed, but its result is not of the type that the task's annotation promises."""
+
+
+class RunError(RunlaneError):
+    """The run has ended without a result."""
+
+    def __init__(self, run_id: str, state: RunState, message: str | None = None) -> None:
+        super().__init__(
+            message or f"run {run_id} is {state.name}" + (f": {state.message}" if state.message else "")
+        )
+        self.run_id = run_id
+        self.state = state
+
+
+class RunFailed(RunError):
+    """The task raised. `type` is the qualified name of its exception, `traceback` the worker's, as text."""
+
+    def __init__(self, run_id: str, state: RunState, type_: str, message: str, traceback: str) -> None:
+        super().__init__(run_id, state, f"run {run_id} is {state.name}: {type_}: {message}")
+        self.type = type_
+        self.message = message
+        self.traceback = traceback
+
+
+class RunTimedOut(RunFailed):
+    """The task ran longer than its timeout."""
+
+
+class RunCancelled(RunError):
+    """The run was cancelled."""
+
+
+class RunExpired(RunCancelled):
+    """The run had not started by the time it was to expire."""
+
+
+class RunCrashed(RunError):
+    """The run was given up by the broker."""
+
+
+class RunParked(RunCrashed):
+    """The run's workers were lost too often; an operator can requeue it."""

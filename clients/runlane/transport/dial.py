@@ -1,0 +1,100 @@
+"""Opening a connection: upgrade, subprotocol, authentication."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.typing import Subprotocol
+
+from ..errors import ConnectionFailed
+from ..protocol import codec
+from ..protocol.closing import CloseCode, may_reconnect
+from ..protocol.conversation import Conversation
+from ..protocol.errors import FrameRefused, ProtocolError
+from ..protocol.limits import HANDSHAKE_SECONDS, MAX_MESSAGE_BYTES
+from ..protocol.messages import SUBPROTOCOL, Auth, AuthSuccess, Error, Frame
+from .link import CLOSE_SECONDS, Link
+
+F = TypeVar("F", bound=Frame)
+
+#: Seconds until an upgrade is given up.
+OPEN_SECONDS: Final = 5.0
+#: Seconds between the pings of the client, and until one that is not answered ends the connection.
+PING_SECONDS: Final = 20.0
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class DialFailed(Exception):
+    """This attempt came to nothing; the next one may not."""
+
+
+async def dial(url: str, token: str | None, conversation: Conversation, decoder: codec.FrameDecoder[F]) -> Link[F]:
+    """Connect and authenticate once. Raises `DialFailed`, or `ConnectionFailed` where another try is no use."""
+    socket = await _open(url)
+    try:
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            welcome, rest = await _authenticate(socket, token, conversation, decoder)
+    except ConnectionClosed as exc:
+        raise _meaning_of(exc) from exc
+    except TimeoutError as exc:
+        await socket.close()
+        raise DialFailed(f"no auth_success within {HANDSHAKE_SECONDS:g} s") from exc
+    except ProtocolError as exc:
+        await socket.close(CloseCode.PROTOCOL_VIOLATION)
+        raise DialFailed(str(exc)) from exc
+    except BaseException:
+        await socket.close()
+        raise
+    return Link(socket, conversation, decoder, welcome, rest)
+
+
+async def _open(url: str) -> ClientConnection:
+    proxy = None if urlsplit(url).hostname in _LOOPBACK else True
+    try:
+        socket = await connect(
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            max_size=MAX_MESSAGE_BYTES,
+            open_timeout=OPEN_SECONDS,
+            close_timeout=CLOSE_SECONDS,
+            ping_interval=PING_SECONDS,
+            ping_timeout=PING_SECONDS,
+            proxy=proxy,
+        )
+    except (OSError, EOFError, WebSocketException) as exc:  # TimeoutError is an OSError
+        raise DialFailed(str(exc) or type(exc).__name__) from exc
+    if socket.subprotocol != SUBPROTOCOL:
+        await socket.close()
+        raise DialFailed(f"the server at {url} does not speak {SUBPROTOCOL}")
+    return socket
+
+
+async def _authenticate(
+    socket: ClientConnection, token: str | None, conversation: Conversation, decoder: codec.FrameDecoder[F]
+) -> tuple[AuthSuccess, tuple[F | FrameRefused, ...]]:
+    """Send `auth` and return the answer, with the frames that came in the same message."""
+    hello = Auth(token=token)
+    conversation.up(hello)
+    await socket.send(codec.encode(hello), text=True)
+    first, *rest = decoder.decode(await socket.recv(decode=False))
+    if isinstance(first, Error):
+        raise DialFailed(f"{first.code}: {first.message}")
+    if not isinstance(first, AuthSuccess):
+        raise DialFailed("the broker did not answer auth with auth_success")
+    conversation.down(first)
+    return first, tuple(rest)
+
+
+def _meaning_of(exc: ConnectionClosed) -> ConnectionFailed | DialFailed:
+    """Say what a connection closed during the handshake means for the next attempt."""
+    if exc.rcvd is None:
+        return DialFailed("the connection broke during the handshake")
+    if not may_reconnect(exc.rcvd.code):
+        return ConnectionFailed(exc.rcvd.code, exc.rcvd.reason)
+    return DialFailed(f"closed with {exc.rcvd.code} {exc.rcvd.reason}")

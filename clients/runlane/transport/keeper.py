@@ -1,0 +1,105 @@
+"""Keeping a connection up: dial, listen until it breaks, wait, dial again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from ..errors import ConnectionFailed
+from ..protocol.closing import CloseCode, may_reconnect
+from ..protocol.messages import Frame
+from .backoff import retry_delay, seconds_in
+from .dial import DialFailed
+from .link import Link
+
+F = TypeVar("F", bound=Frame)
+F_contra = TypeVar("F_contra", bound=Frame, contravariant=True)
+
+log: Final = logging.getLogger("runlane.transport")
+
+
+#: Seconds after which a connection that is lost was a good one; before, its end counts as one more failure.
+STABLE_SECONDS: Final = 10.0
+
+
+class Listener(Protocol[F_contra]):
+    """Who uses the connection. All of it is called from the event loop and must not block."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether a connection that ends now is not to be replaced."""
+        ...
+
+    @property
+    def resume_seconds(self) -> float | None:
+        """The grace within which the session can be resumed; `None`: nothing to resume."""
+        ...
+
+    def opened(self, link: Link[Any]) -> None:
+        """Take a new connection, authenticated and not yet read from."""
+        ...
+
+    def on_frame(self, frame: F_contra) -> None:
+        """Take a frame."""
+        ...
+
+    def lost(self) -> None:
+        """Note that the connection is gone: nothing will be read from it any more."""
+        ...
+
+
+@dataclass
+class _Outage:
+    """How long there has been no connection, and how often one was tried for."""
+
+    since: float
+    failures: int = 0
+    wait_at_least: float = 0.0
+
+
+async def keep_connected(dial: Callable[[], Awaitable[Link[F]]], listener: Listener[F], url: str) -> None:
+    """Hold a connection for the listener until it says that it has ended. Raises `ConnectionFailed`."""
+    outage = _Outage(time.monotonic())
+    while True:
+        link = await _try(dial, outage, url)
+        if link is not None:
+            outage = await _listen(link, listener, outage, url)
+        if listener.ended:
+            return
+        lost_for = time.monotonic() - outage.since
+        delay = retry_delay(outage.failures, lost_for, listener.resume_seconds)
+        await asyncio.sleep(max(delay, outage.wait_at_least))
+        outage.wait_at_least = 0.0
+
+
+async def _try(dial: Callable[[], Awaitable[Link[F]]], outage: _Outage, url: str) -> Link[F] | None:
+    try:
+        link = await dial()
+    except DialFailed as exc:
+        outage.failures += 1
+        level = logging.WARNING if outage.failures == 1 else logging.DEBUG
+        log.log(level, "cannot reach the broker at %s: %s; trying again", url, exc)
+        return None
+    log.info("connected to the broker at %s", url)
+    return link
+
+
+async def _listen(link: Link[F], listener: Listener[F], before: _Outage, url: str) -> _Outage:
+    """Use the connection until it ends. Raises `ConnectionFailed` where that is for good."""
+    connected_at = time.monotonic()
+    try:
+        listener.opened(link)
+        code, reason = await link.run(listener.on_frame)
+    finally:
+        listener.lost()
+    if not may_reconnect(code):
+        raise ConnectionFailed(code, reason)
+    if not listener.ended:
+        log.warning("lost the broker at %s (%s %s); connecting again", url, code or "broken", reason)
+    now = time.monotonic()
+    failures = 0 if now - connected_at >= STABLE_SECONDS else before.failures + 1
+    return _Outage(now, failures, seconds_in(reason) if code == CloseCode.TOO_MUCH else 0.0)

@@ -1,0 +1,91 @@
+"""How a run ended, as a report."""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+from typing import Final
+
+import msgspec
+import orjson
+
+from ..errors import PayloadError, PayloadTooLarge
+from ..protocol.messages import FinalState, Finished, PushedRun
+from ..protocol.states import StateName
+from ..serializers import dump
+
+#: Characters of a traceback, its end; the least of the three parts of an error that is of use when cut.
+_TRACEBACK_LENGTH: Final = 64_000
+#: Characters of an exception's own message.
+_MESSAGE_LENGTH: Final = 8_000
+
+
+def completed(run: PushedRun, result: object, max_payload_bytes: int) -> Finished:
+    """Report a result; one that cannot be sent makes the run fail, and for good: a retry would not help."""
+    try:
+        data = dump(result, "the result", max_payload_bytes)
+    except PayloadTooLarge as exc:
+        return failed(run, exc, name=StateName.RESULT_TOO_LARGE, retriable=False)
+    except PayloadError as exc:
+        return failed(run, exc, retriable=False)
+    return Finished(id=run.id, attempt=run.attempt, state=FinalState(type="COMPLETED"), result=data)
+
+
+def failed(
+    run: PushedRun, error: BaseException, *, name: str | None = None, retriable: bool | None = None
+) -> Finished:
+    """Report an exception."""
+    type_, message = _name_of(error), _message_of(error)
+    payload = {"type": type_, "message": message, "traceback": _traceback_of(error)}
+    return Finished(
+        id=run.id,
+        attempt=run.attempt,
+        state=FinalState(type="FAILED", name=name, message=f"{type_}: {message}" if message else type_),
+        error=msgspec.Raw(orjson.dumps(payload)),
+        retriable=retriable,
+    )
+
+
+def timed_out(run: PushedRun) -> Finished:
+    """Report that the run took longer than its timeout."""
+    error = TimeoutError(f"the task ran longer than its timeout of {run.timeout:g} s")
+    return failed(run, error, name=StateName.TIMED_OUT)
+
+
+def cancelled(run: PushedRun) -> Finished:
+    """Report that the run was stopped as asked."""
+    return Finished(id=run.id, attempt=run.attempt, state=FinalState(type="CANCELLED"))
+
+
+def _name_of(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return _clean(name, 200)
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return _clean(str(error), _MESSAGE_LENGTH)
+    except Exception as exc:
+        return f"(its message raised {type(exc).__name__})"
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return the traceback from the task's own code on."""
+    try:
+        lines = traceback.format_exception(type(error), error, _own_frames(error.__traceback__))
+    except Exception:
+        return ""
+    return _clean("".join(lines)[-_TRACEBACK_LENGTH:], _TRACEBACK_LENGTH)
+
+
+def _own_frames(frames: TracebackType | None) -> TracebackType | None:
+    rest = frames
+    while rest is not None and rest.tb_frame.f_globals.get("__package__") == __package__:
+        rest = rest.tb_next
+    return rest or frames
+
+
+def _clean(text: str, length: int) -> str:
+    """Return what can be sent as UTF-8, cut to length."""
+    return text[:length].encode("utf-8", "replace").decode()
