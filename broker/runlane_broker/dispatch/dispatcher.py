@@ -190,7 +190,7 @@ class Dispatcher:
         if run.task_key in self._arriving or run.id in self._places:
             return None
         session = self._waiting(run.task_key)
-        return None if session is None else self._reserve(run, session)
+        return None if session is None else self._reserve(run, session, handed_off=True)
 
     def expect(self, task_key: str) -> None:
         """Note a submit on its way to the writer: until it has `arrived`, its key hands nothing off."""
@@ -227,7 +227,9 @@ class Dispatcher:
     def abort(self, reservation: Reservation, *, requeue: bool = True) -> None:
         """Note that a lease was not committed: the slot is free, and the run back in its place.
 
-        With `requeue=False` the run is dropped: its row is no longer dispatchable, or was never inserted.
+        With `requeue=False` the run is dropped: its row is no longer dispatchable, or was never inserted. If
+        it was handed off, there may have been a row of its id before, and one that has come due since: refills
+        left it out as reserved, so the key is read once more.
         """
         if not self._places.holds(reservation):
             return
@@ -239,6 +241,8 @@ class Dispatcher:
             session.reserved -= 1
             self._offer(session)
         self._leave(run.id, run.task_key)
+        if reservation.handed_off and not requeue:
+            self.mark_due(run.task_key)
 
     def release(self, session_id: str, run_id: str) -> bool:
         """Note that a run left a session (finished, released, lease lost). False: it was not there."""
@@ -389,8 +393,8 @@ class Dispatcher:
 
     # Runs, inside
 
-    def _reserve(self, run: QueuedRun, session: Session) -> Reservation:
-        reservation = Reservation(run, session.id, session.epoch)
+    def _reserve(self, run: QueuedRun, session: Session, *, handed_off: bool = False) -> Reservation:
+        reservation = Reservation(run, session.id, session.epoch, handed_off)
         self._places.reserve(reservation)
         session.reserved += 1
         session.served = self._next_tick()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from .runs import QueuedRun
@@ -15,6 +15,8 @@ class Reservation:
     run: QueuedRun
     session_id: str
     epoch: int
+    #: Made by `hand_off`, for a run that was not in the database as far as memory knew.
+    handed_off: bool = field(default=False, compare=False)
 
 
 class PlaceKind(Enum):
