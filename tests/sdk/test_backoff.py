@@ -1,0 +1,40 @@
+"""The pace of reconnecting."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runlane.transport.backoff import RESUME_MARGIN, retry_delay, seconds_in
+
+FAILURES = st.integers(0, 10_000)
+SECONDS = st.floats(0, 1e6)
+
+
+@given(FAILURES, SECONDS, SECONDS, st.randoms(use_true_random=False))
+def test_quick_while_a_session_may_be_resumed(
+    failures: int, lost: float, resume: float, chance: random.Random
+) -> None:
+    delay = retry_delay(failures, lost, resume, chance.uniform)
+    quick = lost < resume + RESUME_MARGIN
+    assert 0.1 <= delay <= 0.5 if quick else 0.2 <= delay <= 30
+
+
+@given(FAILURES, SECONDS)
+def test_full_jitter_otherwise(failures: int, lost: float) -> None:
+    def least(low: float, high: float) -> float:
+        return low
+
+    def most(low: float, high: float) -> float:
+        return high
+
+    assert retry_delay(failures, lost, None, least) == 0.2
+    assert retry_delay(failures, lost, None, most) == min(30.0, 0.2 * 2 ** min(failures + 1, 20))
+
+
+def test_the_waiting_time_of_a_4429_is_kept() -> None:
+    assert seconds_in("come back in 2.5 s") == 2.5
+    assert seconds_in("in 3600 s") == 60
+    assert seconds_in("too much") == 0
