@@ -12,6 +12,8 @@ Micros = int
 MICROS_PER_SECOND: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Clock(Protocol):
@@ -39,8 +41,8 @@ class SystemClock:
 
 
 def to_micros(when: datetime) -> Micros:
-    """Return an aware datetime as microseconds UTC, exactly."""
-    return (when - _EPOCH) // _MICROSECOND
+    """Return an aware datetime as microseconds UTC, exactly; one that UTC cannot show as the last that it can."""
+    return min(max((when - _EPOCH) // _MICROSECOND, _FIRST), _LAST)
 
 
 def to_datetime(micros: Micros) -> datetime:

@@ -31,7 +31,7 @@ class Timers:
     start: float = 10.0  # pushed and neither started nor released: deaf, closed
     heartbeat: float = 2.0  # the broker's own row
     sweep: float = 0.5  # how often deadlines are looked at
-    drain: float = 5.0  # how long a stopping broker waits for reports
+    drain: float = 1.0  # how long a stopping broker waits for reports; what comes later resumes
 
     def check(self) -> None:
         """Raise `ConfigurationError` for timers that would declare the living dead."""

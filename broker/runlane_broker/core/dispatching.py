@@ -186,9 +186,9 @@ class Dispatching:
     async def _refill(self, key: str, ticket: RefillTicket, limit: int) -> None:
         try:
             refill = await self._store.refill(key, self._clock.now(), limit)
-        except (StoreUnavailable, asyncio.CancelledError) as exc:
+        except BaseException as exc:  # whatever it was, the key must not wait for this read for ever
             self._dispatcher.abandon_refill(key, ticket)
-            if isinstance(exc, asyncio.CancelledError):
+            if not isinstance(exc, StoreUnavailable):
                 raise
             self._hold_off()
             return

@@ -66,9 +66,6 @@ class Connection:
 
     # What subclasses fill in -------------------------------------------------------------------------------
 
-    #: The phase that the handshake must reach in time.
-    handshake_ends: Phase = Phase.READY
-
     def on_clear(self) -> None:
         """The outbox has drained after it was congested."""
 
@@ -156,9 +153,10 @@ class Connection:
                 if self._socket.scope["state"].get(AUTHENTICATED):
                     self._welcome()
                 while self._closing is None:
+                    before = self._conversation.phase
                     self._take(await self._receive())
-                    if self._conversation.phase is self.handshake_ends:
-                        deadline.reschedule(None)
+                    if self._conversation.phase is not before:
+                        deadline.reschedule(self._handshake_deadline())
                     if not self._room.is_set():
                         await self._wait_for_room()
         except WebSocketDisconnect:
@@ -170,6 +168,12 @@ class Connection:
         except Exception:
             logger.exception("a connection failed")
             self.close(CloseCode.FAILED, "internal error")
+
+    def _handshake_deadline(self) -> float | None:
+        """Each step of the handshake that the peer owes has its own time."""
+        if self._conversation.phase not in (Phase.CONNECTED, Phase.AUTHENTICATED):
+            return None
+        return asyncio.get_running_loop().time() + limits.HANDSHAKE_SECONDS
 
     async def _receive(self) -> str:
         message = await self._socket.receive()
