@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -89,12 +90,20 @@ async def _serve(settings: Settings) -> None:
             stop = asyncio.Event()
             with stop_signals(stop.set):
                 async with serving(create_app(broker.core), listener):
+                    _calm_garbage_collector()
                     _announce(settings, broker, url_of(listener))
                     await stop.wait()
                     await _drain(broker, settings.timers.drain)
     finally:
         lock.release()
         listener.close()
+
+
+def _calm_garbage_collector() -> None:
+    """Look for cycles less often, and never among what lives as long as the process: a quarter of the CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _announce(settings: Settings, broker: Broker, url: str) -> None:

@@ -25,6 +25,7 @@ class DueClock:
         self._next: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = 0
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"<DueClock {len(self._next)} keys>"
@@ -43,13 +44,17 @@ class DueClock:
 
     def stop(self) -> None:
         """Never call again."""
+        self._stopped = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _sleep(self) -> None:
-        self.stop()
-        if not self._next:
+        self._cancel()
+        if self._stopped or not self._next:
             return
         now = self._clock.now()
         earliest = min(self._next.values())

@@ -120,9 +120,9 @@ class Sessions:
         session.port = port
         session.last_seen = self._clock.monotonic()
         self._registry.add(session)
-        opened(session, answer)
         held = [(run_id, run.task_key) for run_id, run in session.held.items()]
         self._dispatcher.subscribe(session.id, session.epoch, frame.keys, frame.limit, held)
+        opened(session, answer)  # may find its connection gone, and disconnect what is subscribed
         self._dispatching.wake()
 
     # Living --------------------------------------------------------------------------------------------------
@@ -169,6 +169,7 @@ class Sessions:
         late = [(i, run) for i, run in session.held.items() if not run.started and now - run.since >= timeout]
         if session.port is not None:
             session.port.close(CloseCode.UNRESPONSIVE, f"a run was not started within {timeout:g} s")
+        self._dispatcher.disconnect(session.id, session.epoch)  # what it frees is not for itself
         reason = f"The worker did not start the run within {timeout:g} s."
         for run_id, _ in late:
             del session.held[run_id]

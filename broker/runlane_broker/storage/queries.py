@@ -260,6 +260,12 @@ def find_report() -> Executable:
     )
 
 
+def read_newest_state() -> Executable:
+    """Return the time of the newest state of all: ids sort by time."""
+    newest = select(func.max(task_run_state.c.id)).scalar_subquery()
+    return select(task_run_state.c.timestamp).where(task_run_state.c.id == newest)
+
+
 def insert_session() -> Insert:
     """Open a session."""
     return insert(worker_session).values({c.name: _p(c.name) for c in worker_session.c})

@@ -9,7 +9,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import StartupError
 from .sqlite import APPLICATION_ID
@@ -27,6 +28,8 @@ def upgrade(path: Path) -> None:
         _upgrade(path)
     except sqlite3.Error as exc:
         raise StartupError(f"cannot use the database {path}: {exc}") from exc
+    except DBAPIError as exc:
+        raise StartupError(f"cannot use the database {path}: {exc.orig}") from exc
     except OSError as exc:
         raise StartupError(f"cannot use the database {path}: {exc.strerror}") from exc
 
@@ -45,7 +48,8 @@ def _upgrade(path: Path) -> None:
         return
     if current is not None:
         _back_up(path, path.with_name(f"{path.name}.backup-{current}"))
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    _make_atomic(engine)
     try:
         with engine.begin() as connection:
             _migrate(connection)
@@ -78,6 +82,19 @@ def _check(path: Path) -> str | None:
 def _back_up(path: Path, copy: Path) -> None:
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
+
+
+def _make_atomic(engine: Engine) -> None:
+    """Let transactions hold CREATE TABLE too: the driver would begin them at the first INSERT only."""
+
+    def by_hand(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", by_hand)
+    event.listen(engine, "begin", begin)
 
 
 def _migrate(connection: Connection) -> None:

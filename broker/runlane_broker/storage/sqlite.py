@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,14 +39,17 @@ def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connec
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A statement as text, and which of an operation's parameters stand at its question marks."""
+    """A statement as text, and how an operation's parameters are put in the order of its question marks."""
 
     text: str
-    names: tuple[str, ...]
+    bind: Callable[[Params], Sequence[Any]]
 
-    def bind(self, params: Params) -> list[Any]:
-        """Return the values in the order of the question marks."""
-        return [params[name] for name in self.names]
+
+def _binder(names: tuple[str, ...]) -> Callable[[Params], Sequence[Any]]:
+    """Return a function from parameters to values. `itemgetter` does it in C, but for fewer than two."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda params: [params[name] for name in names]
 
 
 class Compiler:
@@ -66,7 +70,7 @@ class Compiler:
         statement: Any = query()
         result = statement.compile(dialect=self._dialect)
         names = tuple(name.removesuffix("_") for name in result.positiontup)
-        return Compiled(str(result), names)
+        return Compiled(str(result), _binder(names))
 
 
 class SqliteTransaction:
@@ -76,7 +80,7 @@ class SqliteTransaction:
         self._cursor = cursor
         self._compiler = compiler
         self._ticks = ticks
-        self._later: dict[q.Query, list[list[Any]]] = {}
+        self._later: dict[q.Query, list[Sequence[Any]]] = {}
         self.now = now
 
     def run(self, query: q.Query, params: Params) -> int:
@@ -99,7 +103,7 @@ class SqliteTransaction:
         self._later.setdefault(query, []).append(self._compiler(query).bind(params))
 
     def flush(self) -> None:
-        """Run what was put off. Parents come before children: payloads and states refer to runs only."""
+        """Run what was put off now. Parents come before children: payloads and states refer to runs only."""
         for query, rows in self._later.items():
             self._cursor.executemany(self._compiler(query).text, rows)
         self._later.clear()
@@ -120,8 +124,8 @@ class SqliteTransaction:
 class Ticks:
     """Time stamps that never repeat, and the random numbers of the writer."""
 
-    def __init__(self, source: random.Random) -> None:
-        self._last = 0
+    def __init__(self, source: random.Random, last: int = 0) -> None:
+        self._last = last
         self._source = source
 
     def next(self, now: int) -> int:
@@ -154,7 +158,7 @@ class SqliteExecutor:
         self._compiler = Compiler()
         self._clock = clock
         self._broker_id = broker_id
-        self._ticks = Ticks(source or random.Random())
+        self._ticks = Ticks(source or random.Random(), self._newest_state())
         self._number = 0
 
     def execute(self, operations: Sequence[Operation[Any]]) -> list[Outcome | Exception]:
@@ -212,6 +216,11 @@ class SqliteExecutor:
         except sqlite3.Error as exc:
             raise StoreUnavailable(str(exc)) from exc
         return row and row[0]
+
+    def _newest_state(self) -> int:
+        """Return the time of the newest state: the next one is later, also if the clock was set back since."""
+        row = self._connection.execute(self._compiler(q.read_newest_state).text).fetchone()
+        return row[0] if row else 0
 
     def _rollback(self) -> None:
         if self._connection.in_transaction:

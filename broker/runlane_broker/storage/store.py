@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import event
+from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -40,9 +40,8 @@ class Store:
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:
         """Open a SQLite file whose schema is up to date."""
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}", pool_size=2, max_overflow=2, connect_args={"timeout": BUSY_SECONDS}
-        )
+        url = URL.create("sqlite+aiosqlite", database=str(path))
+        engine = create_async_engine(url, pool_size=2, max_overflow=2, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine.sync_engine, "connect", _read_only)
         return cls(Writer(executor or SqliteExecutor(path, clock, broker_id)), engine)
 

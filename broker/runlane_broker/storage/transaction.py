@@ -32,7 +32,11 @@ class Transaction(Protocol):
         ...
 
     def later(self, query: q.Query, params: Params) -> None:
-        """Run an insert before the commit, together with others of its kind. Nothing may depend on it before."""
+        """Run an insert before the commit, together with others of its kind. What depends on it flushes first."""
+        ...
+
+    def flush(self) -> None:
+        """Run what was put off now."""
         ...
 
     def tick(self) -> int:

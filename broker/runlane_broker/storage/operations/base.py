@@ -30,7 +30,7 @@ class Operation(ABC, Generic[T_co]):
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody waits for it. What is not urgent goes with the next group that is, or a little later."""
+        """Whether somebody waits for it. What is not urgent goes with the next group, or a little later."""
         return True
 
     @abstractmethod

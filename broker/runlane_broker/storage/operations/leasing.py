@@ -172,7 +172,8 @@ class StartRun(Operation[Verdict]):
     def _why_not(self, tx: Transaction) -> Verdict:
         row = _read_lease(tx, self.run_id)
         if row is None or (row.attempt, row.session_id) != (self.attempt, self.session_id):
-            return Verdict.LEASE_LOST
+            reported = has_reported(tx, self.run_id, self.attempt, self.session_id)
+            return Verdict.RECORDED if reported else Verdict.LEASE_LOST
         return Verdict.CANCELLING if row.state_type == StateType.CANCELLING else Verdict.RECORDED
 
 
@@ -200,7 +201,8 @@ class FinishRun(Operation[Reported]):
         if row is None:
             return Reported(Verdict.GONE)
         if (row.attempt, row.session_id) != (self.attempt, self.session_id):
-            return Reported(self._repeated(tx))
+            reported = has_reported(tx, self.run_id, self.attempt, self.session_id)
+            return Reported(Verdict.RECORDED if reported else Verdict.LEASE_LOST)
         decision = decide_report(
             row.view(),
             self.proposed,
@@ -215,13 +217,9 @@ class FinishRun(Operation[Reported]):
         failed = self.proposed.type is StateType.FAILED
         if not end_lease(tx, row, decision.state, due=due, failed=failed, reporter=self.session_id):
             return Reported(Verdict.LEASE_LOST)
-        if self.result is not None or self.error is not None:
+        if self.result is not None or self.error is not None or row.failures:  # which left an error behind
             tx.run(q.write_outcome, {"id": row.id, "result": self.result, "error": self.error})
         return self._reported(row, decision.state, due)
-
-    def _repeated(self, tx: Transaction) -> Verdict:
-        lease = {"id": self.run_id, "attempt": self.attempt, "session_id": self.session_id}
-        return Verdict.RECORDED if tx.row(q.find_report, lease) is not None else Verdict.LEASE_LOST
 
     def _reported(self, row: LeaseRow, state: Proposed, due: int | None) -> Reported:
         if due is not None:
@@ -346,6 +344,13 @@ def end_lease(
 def _read_lease(tx: Transaction, run_id: str) -> LeaseRow | None:
     row = tx.row(q.read_lease, {"id": run_id})
     return None if row is None else LeaseRow._make(row)
+
+
+def has_reported(tx: Transaction, run_id: str, attempt: int, session_id: str) -> bool:
+    """Say whether this very lease has reported its end, be it in this transaction."""
+    tx.flush()
+    lease = {"id": run_id, "attempt": attempt, "session_id": session_id}
+    return tx.row(q.find_report, lease) is not None
 
 
 def session_leases(tx: Transaction, session_id: str) -> list[LeaseRow]:

@@ -12,7 +12,7 @@ from .. import queries as q
 from ..records import Freed, HeldRecord, Resumption
 from ..transaction import Transaction
 from .base import Operation
-from .leasing import Freeing, LeaseRow, session_leases
+from .leasing import Freeing, LeaseRow, has_reported, session_leases
 
 
 def hash_token(token: str) -> bytes:
@@ -88,15 +88,11 @@ class ResumeSession(Operation["Resumption | None"]):
                 held.append(_held(lease))
             else:
                 freeing.free(tx, lease, "The run had not arrived when the connection broke.")
-        reported = [entry for entry in self.running if entry in listed and self._reported(tx, *entry)]
+        reported = [e for e in self.running if e in listed and has_reported(tx, *e, self.session_id)]
         lost = [entry for entry in self.running if entry in listed and entry not in reported]
         return Resumption(
             epoch, client_id, tuple(held), tuple(i for i, _ in reported), tuple(lost), freeing.freed()
         )
-
-    def _reported(self, tx: Transaction, run_id: str, attempt: int) -> bool:
-        lease = {"id": run_id, "attempt": attempt, "session_id": self.session_id}
-        return tx.row(q.find_report, lease) is not None
 
 
 def _held(lease: LeaseRow) -> HeldRecord:

@@ -56,15 +56,15 @@ def upgrade() -> None:
         sa.Column("total_run_time", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
             "session_id IS NULL OR state_type IN ('PENDING', 'RUNNING', 'CANCELLING')",
-            name="ck_task_run_lease",
+            name=op.f("ck_task_run_lease"),
         ),
         sa.CheckConstraint(
             "state_type IN ('SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')",
-            name="ck_task_run_state_type",
+            name=op.f("ck_task_run_state_type"),
         ),
-        sa.CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name="ck_task_run_counts"),
-        sa.CheckConstraint("lane IN (0, 1)", name="ck_task_run_lane"),
-        sa.CheckConstraint("priority BETWEEN 0 AND 9", name="ck_task_run_priority"),
+        sa.CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name=op.f("ck_task_run_counts")),
+        sa.CheckConstraint("lane IN (0, 1)", name=op.f("ck_task_run_lane")),
+        sa.CheckConstraint("priority BETWEEN 0 AND 9", name=op.f("ck_task_run_priority")),
         sa.PrimaryKeyConstraint("id", name="pk_task_run"),
         sqlite_with_rowid=False,
     )
@@ -129,7 +129,7 @@ def upgrade() -> None:
         sa.Column("session_id", sa.String(length=36), nullable=True),
         sa.CheckConstraint(
             "type IN ('SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')",
-            name="ck_task_run_state_type",
+            name=op.f("ck_task_run_state_type"),
         ),
         sa.ForeignKeyConstraint(
             ["task_run_id"], ["task_run.id"], name="fk_task_run_state_task_run_id", ondelete="CASCADE"
