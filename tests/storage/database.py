@@ -1,0 +1,253 @@
+"""A database under test: typed operations in, records out, and an audit of what stands in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from sqlalchemy import bindparam, literal_column, select, update
+
+from runlane.protocol.states import StateName, StateType
+from runlane_broker.orchestration.decisions import Proposed
+from runlane_broker.orchestration.states import may_follow
+from runlane_broker.storage.operations.base import Operation
+from runlane_broker.storage.operations.creating import CreateRuns
+from runlane_broker.storage.operations.leasing import FinishRun, LeaseRuns, StartRun
+from runlane_broker.storage.operations.sessions import OpenSession, StartBroker, hash_token
+from runlane_broker.storage.records import (
+    Created,
+    Holder,
+    LeasedRun,
+    NewRunRecord,
+    Refill,
+    Reported,
+    RunRecord,
+    StateRecord,
+    Verdict,
+)
+from runlane_broker.storage.store import Store
+from runlane_broker.storage.tables import task_run
+from runlane_broker.storage.transaction import add_state
+from runlane_broker.storage.writer import Executor
+
+from ..support import PATIENCE, FakeClock, make_run, new_id
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+COMPLETED = Proposed(StateType.COMPLETED)
+FAILED = Proposed(StateType.FAILED)
+
+#: Questions that must have no answer, whatever has happened. All of them run on any SQL database.
+AUDIT = {
+    "leased exactly while PENDING, RUNNING or CANCELLING": """
+        SELECT id FROM task_run
+        WHERE (session_id IS NOT NULL) <> (state_type IN ('PENDING', 'RUNNING', 'CANCELLING'))""",
+    "held by a session that is not there": """
+        SELECT id FROM task_run WHERE session_id IS NOT NULL
+        AND session_id NOT IN (SELECT id FROM worker_session)""",
+    "the newest state of the history is the current one": """
+        SELECT r.id FROM task_run r LEFT JOIN task_run_state s ON s.id = r.state_id
+        WHERE s.id IS NULL OR s.task_run_id <> r.id OR s.type <> r.state_type OR s.name <> r.state_name
+        OR s.timestamp <> r.state_timestamp
+        OR s.timestamp < (SELECT max(timestamp) FROM task_run_state WHERE task_run_id = r.id)""",
+    "two states of a run at the same time": """
+        SELECT task_run_id FROM task_run_state GROUP BY task_run_id, timestamp HAVING count(*) > 1""",
+    "one lease in the history for each attempt": """
+        SELECT r.id FROM task_run r
+        WHERE r.attempt <> (SELECT count(*) FROM task_run_state WHERE task_run_id = r.id AND type = 'PENDING')
+        OR r.attempt <> (SELECT count(DISTINCT attempt) FROM task_run_state
+                         WHERE task_run_id = r.id AND type = 'PENDING')
+        OR r.attempt <> (SELECT max(attempt) FROM task_run_state WHERE task_run_id = r.id)""",
+    "two ends of one lease": """
+        SELECT task_run_id FROM task_run_state
+        WHERE type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
+        OR (type = 'SCHEDULED' AND attempt > 0)
+        GROUP BY task_run_id, attempt HAVING count(*) > 1""",
+    "ended without an end time, or with one and not ended": """
+        SELECT id FROM task_run
+        WHERE (end_time IS NOT NULL) <> (state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'))""",
+    "a run without parameters": """
+        SELECT id FROM task_run WHERE id NOT IN (SELECT task_run_id FROM task_run_payload)""",
+    "an idempotency key twice": """
+        SELECT task_key, idempotency_key FROM task_run WHERE idempotency_key IS NOT NULL
+        GROUP BY task_key, idempotency_key HAVING count(*) > 1""",
+}
+
+
+def audit(query: Callable[[str], Sequence[Row]]) -> None:
+    """Fail if anything stands in the database that must not."""
+    for what, text in AUDIT.items():
+        assert list(query(text)) == [], what
+    states: dict[str, list[StateType]] = {}
+    rows = query("SELECT task_run_id, type FROM task_run_state ORDER BY task_run_id, timestamp")
+    for run_id, type_ in rows:
+        states.setdefault(run_id, []).append(StateType(type_))
+    for run_id, history in states.items():
+        assert may_follow(None, history[0]), (run_id, history)
+        assert all(may_follow(one, next_) for one, next_ in pairwise(history)), (run_id, history)
+
+
+class Database:
+    """A store over a database. `execute` is the way of the writer's thread, the rest reads."""
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        broker_id: str,
+        executor: Executor,
+        open_store: Callable[[], Store],
+        query: Callable[[str], Sequence[Row]],
+    ) -> None:
+        self.clock = clock
+        self.broker_id = broker_id
+        self.executor = executor
+        self.query = query
+        self._runner = asyncio.Runner()
+        self.store = self.wait(_call(open_store))
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run something on the store's event loop."""
+        return self._runner.run(asyncio.wait_for(coroutine, PATIENCE))
+
+    def close(self) -> None:
+        self.wait(self.store.close())
+        self._runner.close()
+
+    def audit(self) -> None:
+        audit(self.query)
+
+    # Writing
+
+    def execute(self, *operations: Operation[Any]) -> list[Any]:
+        """Commit as one group; the outcome of each, or its exception."""
+        return self.executor.execute(operations)
+
+    def do(self, operation: Operation[T]) -> T:
+        """Commit; the outcome, or raise what it met."""
+        (outcome,) = self.execute(operation)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def create(self, *runs: NewRunRecord) -> tuple[Created, ...]:
+        return self.do(CreateRuns(runs))
+
+    def queued(self, key: str = "k", **changes: Any) -> str:
+        """Create a run and return its id."""
+        run = make_run(key, **changes)
+        self.create(run)
+        return run.id
+
+    def session(self, token: str = "token", *, broker_id: str | None = None) -> Holder:
+        """Open a session."""
+        session_id = new_id()
+        broker = broker_id or self.broker_id
+        self.do(OpenSession(session_id, broker, "worker", hash_token(token)))
+        return Holder(session_id, broker, 1)
+
+    def lease(self, holder: Holder, *run_ids: str) -> list[LeasedRun]:
+        """Lease runs that can be leased."""
+        outcomes = self.do(LeaseRuns(holder, run_ids))
+        assert all(isinstance(outcome, LeasedRun) for outcome in outcomes), outcomes
+        return [outcome for outcome in outcomes if isinstance(outcome, LeasedRun)]
+
+    def leased(self, holder: Holder, **changes: Any) -> str:
+        """Create a run and lease it."""
+        run_id = self.queued(**changes)
+        self.lease(holder, run_id)
+        return run_id
+
+    def running(self, holder: Holder, **changes: Any) -> str:
+        """Create a run, lease it and start it."""
+        run_id = self.leased(holder, **changes)
+        self.start(holder, run_id)
+        return run_id
+
+    def start(self, holder: Holder, run_id: str, attempt: int = 1) -> None:
+        assert self.do(StartRun(holder.session_id, run_id, attempt)) is Verdict.RECORDED
+
+    def finish(
+        self, holder: Holder, run_id: str, attempt: int = 1, proposed: Proposed = COMPLETED, **rest: Any
+    ) -> Reported:
+        return self.do(FinishRun(holder.session_id, run_id, attempt, proposed, **rest))
+
+    def cancelling(self, holder: Holder, **changes: Any) -> str:
+        """A run that is being cancelled. Nothing of the broker writes that state yet."""
+        run_id = self.running(holder, **changes)
+        self.do(_Cancel(run_id))
+        return run_id
+
+    def start_broker(self) -> None:
+        self.do(StartBroker(self.broker_id, "1.0"))
+
+    # Reading
+
+    def run(self, run_id: str) -> RunRecord:
+        record = self.wait(self.store.run_by_id(run_id))
+        assert record is not None
+        return record
+
+    def history(self, run_id: str) -> list[StateRecord]:
+        return self.wait(self.store.history(run_id))
+
+    def names(self, run_id: str) -> list[str]:
+        """The names of a run's states, oldest first."""
+        return [state.name for state in self.history(run_id)]
+
+    def refill(self, key: str = "k", limit: int = 100) -> Refill:
+        return self.wait(self.store.refill(key, self.clock.now(), limit))
+
+    def refilled(self, key: str = "k", limit: int = 100) -> list[str]:
+        """The ids of a refill, in order."""
+        return [run.id for run in self.refill(key, limit).queued]
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Fail if the block changes anything of the runs."""
+        before = self._snapshot()
+        yield
+        assert self._snapshot() == before
+
+    def _snapshot(self) -> list[list[Row]]:
+        tables = {"task_run": "id", "task_run_payload": "task_run_id", "task_run_state": "id"}
+        return [list(self.query(f"SELECT * FROM {table} ORDER BY {key}")) for table, key in tables.items()]
+
+
+def _attempt() -> Any:
+    return select(task_run.c.attempt).where(task_run.c.id == bindparam("id_"))
+
+
+def _to_cancelling() -> Any:
+    return (
+        update(task_run)
+        .where(task_run.c.id == bindparam("id_"))
+        .values(
+            state_type=literal_column("'CANCELLING'"),
+            state_name=literal_column("'Cancelling'"),
+            state_id=bindparam("state_id_"),
+            state_timestamp=bindparam("timestamp_"),
+        )
+    )
+
+
+class _Cancel(Operation[None]):
+    """Stands in for the cancel that will come."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def execute(self, tx: Any) -> None:
+        timestamp = tx.tick()
+        state_id = tx.new_id(timestamp)
+        (attempt,) = tx.row(_attempt, {"id": self.run_id})
+        tx.run(_to_cancelling, {"id": self.run_id, "state_id": state_id, "timestamp": timestamp})
+        cancelling = StateType.CANCELLING, StateName.CANCELLING.value
+        add_state(tx, self.run_id, *cancelling, timestamp=timestamp, state_id=state_id, attempt=attempt)
+
+
+async def _call(function: Callable[[], T]) -> T:
+    return function()

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from runlane_broker.errors import ConfigurationError, StartupError
+from runlane_broker.storage import schema
+from runlane_broker.storage.location import sqlite_path
+from runlane_broker.storage.lock import FileLock
+from runlane_broker.storage.schema import head_revision, upgrade
+from runlane_broker.storage.sqlite import APPLICATION_ID
+from runlane_broker.storage.tables import metadata
+
+from ..support import new_database
+from .test_sqlite import open_database
+
+#: A migration after the newest one, as a later version might bring it. It fails half-way if it is told to.
+NEXT = """
+from alembic import context, op
+import sqlalchemy as sa
+
+revision = "9999"
+down_revision = "{head}"
+
+def upgrade():
+    op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))
+    op.add_column("broker", sa.Column("later", sa.Integer(), nullable=True))
+    {rest}
+"""
+
+
+def ask(path: Path, text: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(text).fetchall()
+
+
+def write(path: Path, text: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(text)
+
+
+def tables(path: Path) -> set[str]:
+    return {name for (name,) in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runlane.db"
+
+
+@pytest.fixture
+def later_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this version be a later one, with one migration more; returns its file. There is an older database."""
+    new_database(tmp_path)
+    migrations = tmp_path / "migrations"
+    (migrations / "versions").mkdir(parents=True)
+    head = head_revision()
+    for file in schema._MIGRATIONS.rglob("*.py"):
+        (migrations / file.relative_to(schema._MIGRATIONS)).write_bytes(file.read_bytes())
+    added = migrations / "versions" / "9999_later.py"
+    added.write_text(NEXT.format(head=head, rest="pass"), encoding="utf-8")
+    monkeypatch.setattr(schema, "_MIGRATIONS", migrations)
+    return added
+
+
+def refusal(path: Path) -> str:
+    """Return why a database is refused: one line."""
+    with pytest.raises(StartupError) as refused:
+        upgrade(path)
+    message = str(refused.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+# --- Files that are brought up to date ----------------------------------------------------------------------
+
+
+def test_a_new_file_gets_the_whole_schema(path: Path) -> None:
+    upgrade(path)
+    assert tables(path) == {*metadata.tables, "alembic_version"}
+    assert ask(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
+    assert ask(path, "SELECT version_num FROM alembic_version") == [(head_revision(),)]
+    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "a new file needs no backup"
+
+
+def test_an_empty_file_is_a_new_one(path: Path) -> None:
+    path.touch()
+    upgrade(path)
+    assert "task_run" in tables(path)
+
+
+def test_a_file_that_is_up_to_date_is_left_alone(path: Path) -> None:
+    upgrade(path)
+    before = path.read_bytes()
+    upgrade(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", ["a b%20c.db", "ü#1.db", "x&y='z'.db", "per%cent.db"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "100% f ü"
+    folder.mkdir()
+    upgrade(folder / name)
+    assert [file.name for file in folder.iterdir()] == [name]
+    for db in open_database(folder / name):
+        db.queued()
+        assert len(db.refilled()) == 1
+
+
+def test_an_older_file_is_copied_and_then_migrated(path: Path, later_version: Path) -> None:
+    for db in open_database(path):
+        run_id = db.queued()
+    head = ask(path, "SELECT version_num FROM alembic_version")
+    upgrade(path)
+    assert ask(path, "SELECT version_num FROM alembic_version") == [("9999",)]
+    assert "later" in tables(path)
+    assert ask(path, "SELECT id FROM task_run") == [(run_id,)]
+    backup = path.with_name(f"runlane.db.backup-{head[0][0]}")
+    assert ask(backup, "SELECT version_num FROM alembic_version") == head
+    assert ask(backup, "SELECT id FROM task_run") == [(run_id,)]
+    assert "later" not in tables(backup)
+
+
+def test_a_backup_has_what_is_still_in_the_log_of_an_older_file(path: Path, later_version: Path) -> None:
+    for db in open_database(path):
+        run_id = db.queued()
+        copy = path.parent / "after a kill"
+        copy.mkdir()
+        for file in path.parent.glob("runlane.db*"):
+            (copy / file.name).write_bytes(file.read_bytes())
+    upgrade(copy / "runlane.db")
+    (backup,) = copy.glob("*.backup-*")
+    assert ask(backup, "SELECT id FROM task_run") == [(run_id,)]
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was_and_says_so(path: Path, later_version: Path) -> None:
+    head = ask(path, "SELECT version_num FROM alembic_version")
+    text = NEXT.format(head=head[0][0], rest='op.execute("INSERT INTO nowhere VALUES (1)")')
+    later_version.write_text(text, encoding="utf-8")
+    before = ask(path, "SELECT sql FROM sqlite_master ORDER BY name")
+    assert "nowhere" in refusal(path)
+    assert ask(path, "SELECT sql FROM sqlite_master ORDER BY name") == before
+    assert ask(path, "SELECT version_num FROM alembic_version") == head
+    later_version.write_text(NEXT.format(head=head[0][0], rest="pass"), encoding="utf-8")
+    upgrade(path)
+    assert "later" in tables(path)
+
+
+def test_a_first_start_that_was_interrupted_is_begun_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(connection: Any) -> None:
+        migrate(connection)
+        raise KeyboardInterrupt
+
+    migrate = schema._migrate
+    monkeypatch.setattr(schema, "_migrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        upgrade(path)
+    assert tables(path) == set()
+    monkeypatch.setattr(schema, "_migrate", migrate)
+    upgrade(path)
+    assert "task_run" in tables(path)
+
+
+def test_the_migrations_build_what_the_metadata_says(path: Path) -> None:
+    upgrade(path)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_the_migrations_build_the_very_tables_of_the_metadata(tmp_path: Path) -> None:
+    """With their checks and their options, which a comparison of metadata leaves out."""
+    migrated, created = tmp_path / "migrated.db", tmp_path / "created.db"
+    upgrade(migrated)
+    engine = create_engine(f"sqlite:///{created}")
+    metadata.create_all(engine)
+    engine.dispose()
+
+    def definitions(path: Path) -> dict[str, list[str]]:
+        rows = ask(path, "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND type <> 'trigger'")
+        lines = {name: text.replace("\t", "").replace('"', "").split("\n") for name, text in rows}
+        return {name: sorted(line.strip().rstrip(",") for line in text) for name, text in lines.items()}
+
+    expected = definitions(created)
+    found = definitions(migrated)
+    found.pop("alembic_version")
+    assert found == expected
+
+
+# --- Files that are refused ---------------------------------------------------------------------------------
+
+
+def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
+    upgrade(path)
+    write(path, "UPDATE alembic_version SET version_num = '9999'")
+    assert refusal(path) == f"the database {path} was written by a newer version of Runlane (9999)"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "text", ["CREATE TABLE theirs (x)", "PRAGMA application_id = 42", "CREATE TABLE task_run (id)"]
+)
+def test_somebody_elses_database_is_refused_and_left_alone(path: Path, text: str) -> None:
+    write(path, text)
+    before = path.read_bytes()
+    assert refusal(path) == f"{path} is not a Runlane database"
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"not a database " * 100, b"SQLite format 3\0" + b"\xff" * 4096, b"xy"])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert str(path) in refusal(path)
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = new_database(tmp_path)
+    path.write_bytes(path.read_bytes()[:5000])
+    assert str(path) in refusal(path)
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == f"the database {tmp_path} is a directory"
+
+
+@pytest.mark.parametrize("below", ["missing/runlane.db", "file/runlane.db"])
+def test_a_folder_that_is_none_is_refused(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / below
+    assert refusal(path) == f"the folder of the database {path} does not exist"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    path = new_database(tmp_path)
+    path.chmod(0o400)
+    assert str(path) in refusal(path)
+
+
+def test_a_file_that_somebody_else_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = new_database(tmp_path)
+    connect = sqlite3.connect
+
+    def impatient(database: Path, **rest: Any) -> sqlite3.Connection:
+        return connect(database, **rest | {"timeout": 0})
+
+    with closing(connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(sqlite3, "connect", impatient)
+        assert "locked" in refusal(path)
+        other.execute("ROLLBACK")
+    upgrade(path)
+
+
+# --- The lock -----------------------------------------------------------------------------------------------
+
+
+def test_a_second_broker_on_one_file_is_refused(path: Path) -> None:
+    first = FileLock(path)
+    with pytest.raises(StartupError) as refused:
+        FileLock(path)
+    assert str(refused.value) == f"another broker is using the database {path}"
+    first.release()
+    FileLock(path).release()
+
+
+def test_brokers_on_different_files_do_not_meet(tmp_path: Path) -> None:
+    one, two = FileLock(tmp_path / "one.db"), FileLock(tmp_path / "two.db")
+    one.release()
+    two.release()
+
+
+def test_the_lock_is_beside_the_database_and_names_its_holder(path: Path) -> None:
+    lock = FileLock(path)
+    assert [file.name for file in path.parent.iterdir()] == ["runlane.db.lock"]
+    assert (path.parent / "runlane.db.lock").read_text(encoding="ascii") == f"{os.getpid()}\n"
+    lock.release()
+    FileLock(path).release()
+
+
+def test_a_refused_lock_leaves_the_name_of_its_holder(path: Path) -> None:
+    lock = FileLock(path)
+    with pytest.raises(StartupError):
+        FileLock(path)
+    assert (path.parent / "runlane.db.lock").read_text(encoding="ascii") == f"{os.getpid()}\n"
+    lock.release()
+
+
+@pytest.mark.parametrize("below", ["missing/runlane.db", "file/runlane.db"])
+def test_a_lock_that_cannot_be_made_is_one_clear_line(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupError, match="cannot write beside the database"):
+        FileLock(tmp_path / below)
+
+
+# --- Locations ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:////var/lib/runlane.db", "/var/lib/runlane.db"),
+        ("sqlite+aiosqlite:////var/lib/runlane.db", "/var/lib/runlane.db"),
+        ("sqlite:////a b/ü.db", "/a b/ü.db"),
+        ("sqlite:///runlane.db", "{cwd}/runlane.db"),
+        ("sqlite:///./data/runlane.db", "{cwd}/data/runlane.db"),
+        ("sqlite:///~/runlane.db", "{home}/runlane.db"),
+    ],
+)
+def test_a_url_names_a_file(url: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("USERPROFILE", "/home/somebody")
+    assert sqlite_path(url) == Path(path.format(cwd=tmp_path, home="/home/somebody"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "runlane.db",
+        "/var/lib/runlane.db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite://host/runlane.db",
+        "sqlite:///runlane.db?mode=ro",
+        "postgresql://localhost/runlane",
+        "mysql:///x",
+    ],
+)
+def test_any_other_url_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^db: .*expected sqlite:///PATH$") as refused:
+        sqlite_path(url)
+    assert "\n" not in str(refused.value)
