@@ -32,9 +32,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="see that everything runs; the figures mean nothing")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of: %(choices)s", choices=_measures(smoke=True))
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="some of: %(choices)s", choices=_measures(smoke=True)
+    )
     options = parser.parse_args()
-    chosen = {name: run for name, run in _measures(smoke=options.smoke).items() if name in (options.only or [name])}
+    chosen = {
+        name: run for name, run in _measures(smoke=options.smoke).items() if name in (options.only or [name])
+    }
     repeats = 1 if options.smoke else options.repeats
     results: dict[str, list[Figures]] = {name: [] for name in chosen}
     for _ in range(repeats):
