@@ -81,10 +81,17 @@ class AccessMiddleware:
         """Return why a browser's request is refused: another site's page, or a name that is not ours."""
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _authority(origin) != host:
             return "Origin not allowed"
         if self._access.is_open and not is_loopback(_hostname(host)):
             return "Host not allowed"
+        return None
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
         return None
 
 

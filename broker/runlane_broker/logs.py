@@ -8,7 +8,10 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+#: What could end a line, or be taken for a command by a terminal.
+_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+#: What uvicorn says, as an error, of every upgrade that was answered with an HTTP status.
+_REFUSED_UPGRADE: Final = "ASGI callable returned without completing handshake."
 
 
 class OneLine(logging.Formatter):
@@ -38,14 +41,17 @@ class JsonLine(logging.Formatter):
 
 
 class _PeersMistakes(logging.Filter):
-    """uvicorn logs a peer's broken text with a traceback of its own; one line says as much."""
+    """uvicorn logs a peer's broken text with a traceback of its own, and a refused upgrade as an error of ours.
+
+    One line says as much of the first; the second is no event.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take the traceback off."""
+        """Take the traceback off; drop what is no event."""
         if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
             record.exc_info = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True
+        return record.msg != _REFUSED_UPGRADE
 
 
 def configure(level: str, *, as_json: bool) -> None:

@@ -16,6 +16,8 @@ DEFAULT_PORT: Final = 4200
 _PREFIX: Final = "RUNLANE_"
 #: Read by the client, so no mistake in the broker's environment.
 _CLIENT_VARIABLES: Final = frozenset({"RUNLANE_URL"})
+#: A day. What is longer is a mistake, and what is infinite can be neither announced nor waited for. Seconds.
+_LONGEST_TIMER: Final = 86_400.0
 _TOKEN: Final = re.compile(r"^[\x21-\x7e]{16,1024}\Z")
 
 
@@ -36,8 +38,11 @@ class Timers:
     def check(self) -> None:
         """Raise `ConfigurationError` for timers that would declare the living dead."""
         for timer in fields(self):
-            if not getattr(self, timer.name) > 0 and timer.name != "drain":
+            seconds = getattr(self, timer.name)
+            if not (seconds > 0 or (seconds == 0 and timer.name == "drain")):
                 raise ConfigurationError(f"timers.{timer.name}: must be more than 0 seconds")
+            if seconds > _LONGEST_TIMER:
+                raise ConfigurationError(f"timers.{timer.name}: {seconds:g} s is more than {_LONGEST_TIMER:g} s")
         _in_order("timers.beat", self.beat * 2, "timers.silent", self.silent)
         _in_order("timers.idle_beat", self.idle_beat * 2, "timers.idle_silent", self.idle_silent)
         _in_order("timers.beat", self.beat, "timers.idle_beat", self.idle_beat)

@@ -11,7 +11,7 @@ from runlane.protocol.closing import CloseCode
 from runlane.protocol.messages import HeldRun
 from runlane.protocol.states import StateType
 from runlane_broker.settings import Settings
-from runlane_broker.storage.operations.sessions import ResumeSession, hash_token
+from runlane_broker.storage.operations.sessions import ResumeSession
 
 from ..support import Gate, make_run, new_database, new_id, run
 from .harness import Broker, Worker, broker
@@ -142,6 +142,28 @@ def test_a_session_can_be_resumed_again_and_again(path: Path) -> None:
     run(main())
 
 
+def test_a_resume_whose_answer_was_lost_with_its_connection_can_be_repeated(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            first, (run_id,) = await holding(b, 1)
+            first.disconnect()
+            gate = b.executor.after = Gate()
+            unheard = Worker(b.core)
+            unheard.subscribe(first, [(run_id, 1)])
+            await gate.reached()
+            unheard.disconnect()
+            gate.open()
+            third = await Worker(b.core).connected(first, [(run_id, 1)])
+            assert third.answer is not None
+            assert (third.answer.session, third.answer.resumed) == (first.own.id, (run_id,))
+            assert third.own.epoch == 3
+            third.finished(run_id)
+            await third.wait_for("recorded")
+            assert (await b.run(run_id)).losses == 0
+
+    run(main())
+
+
 def test_a_session_that_cannot_be_resumed_is_a_new_one_and_what_it_held_is_lost(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:
@@ -182,7 +204,7 @@ def test_a_session_resumed_elsewhere_is_served_no_more_and_no_run_is_lost(path: 
             await b.quiet()
             assert worker.answer is not None
             token = worker.answer.resume_token
-            await b.core.store.run(ResumeSession(worker.own.id, "elsewhere", token, hash_token("x"), ()))
+            await b.core.store.run(ResumeSession(worker.own.id, "elsewhere", token, ()))
             run_id = await b.producer().queued()
             await worker.wait_for("close")
             await b.quiet()

@@ -168,12 +168,12 @@ class Database:
         return run_id
 
     def start(self, holder: Holder, run_id: str, attempt: int = 1) -> None:
-        assert self.do(StartRun(holder.session_id, run_id, attempt)) is Verdict.RECORDED
+        assert self.do(StartRun(holder.session_id, run_id, attempt, self.clock.now())) is Verdict.RECORDED
 
     def finish(
         self, holder: Holder, run_id: str, attempt: int = 1, proposed: Proposed = COMPLETED, **rest: Any
     ) -> Reported:
-        return self.do(FinishRun(holder.session_id, run_id, attempt, proposed, **rest))
+        return self.do(FinishRun(holder.session_id, run_id, attempt, self.clock.now(), proposed, **rest))
 
     def cancelling(self, holder: Holder, **changes: Any) -> str:
         """A run that is being cancelled. Nothing of the broker writes that state yet."""

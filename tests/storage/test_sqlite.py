@@ -141,7 +141,9 @@ def test_a_commit_that_raises_after_it_happened_has_happened(db: Database) -> No
     holder = db.session()
     run, held = make_run(), db.leased(holder)
     breakable(db).breaks = [committed_but_raises]
-    created, reported = db.execute(CreateRuns((run,)), FinishRun(holder.session_id, held, 1, COMPLETED))
+    created, reported = db.execute(
+        CreateRuns((run,)), FinishRun(holder.session_id, held, 1, db.clock.now(), COMPLETED)
+    )
     assert created == (Created(run.id, Creation.CREATED),)
     assert reported.verdict is Verdict.RECORDED
     assert db.names(run.id) == ["Scheduled"]
@@ -160,21 +162,40 @@ def test_a_commit_that_raises_before_it_happened_has_done_nothing(
     assert [created.how for created in db.create(*runs)] == [Creation.CREATED] * 2
 
 
-def test_a_commit_whose_outcome_cannot_be_read_is_not_claimed_to_have_happened(db: Database) -> None:
-    run = make_run()
-    connection = breakable(db)
+@pytest.mark.parametrize("commits", [True, False])
+def test_no_outcome_is_told_before_the_commit_can_be_looked_up(tmp_path: Path, commits: bool) -> None:
+    waits: list[float] = []
+    connections: list[Breakable] = []
 
-    def committed_and_gone(cursor: Cursor) -> None:
-        cursor.really_commit()
-        connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+    def connect(path: Path) -> Breakable:
+        connections.append(connect_breakable(path))
+        return connections[-1]
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            connections[-1].set_authorizer(None)
+
+    path = new_database(tmp_path)
+    executor = SqliteExecutor(path, FakeClock(), "broker", connect=connect, wait=wait)
+    executor.execute([StartBroker("broker", "test")])
+
+    def unreadable(cursor: Cursor) -> None:
+        if commits:
+            cursor.really_commit()
+        else:
+            cursor.connection.execute("ROLLBACK")
+        connections[-1].set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
         raise sqlite3.OperationalError("disk I/O error")
 
-    connection.breaks = [committed_and_gone]
-    (outcome,) = db.execute(CreateRuns((run,)))
-    connection.set_authorizer(None)
-    assert isinstance(outcome, Exception)
-    # Whoever submits it again, as clients do, finds it.
-    assert db.create(run) == (Created(run.id, Creation.EXISTED),)
+    run = make_run()
+    connections[-1].breaks = [unreadable]
+    (outcome,) = executor.execute([CreateRuns((run,))])
+    assert len(waits) == 3
+    assert isinstance(outcome, StoreUnavailable) is not commits
+    again = executor.execute([CreateRuns((run,))])
+    assert again == [(Created(run.id, Creation.EXISTED if commits else Creation.CREATED),)]
+    executor.close()
 
 
 def test_operations_of_a_group_that_failed_are_redone_one_by_one_and_written_once(db: Database) -> None:
@@ -237,7 +258,7 @@ def test_a_full_disk_is_unavailable_writes_nothing_by_halves_and_recovers(
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     large = CreateRuns(tuple(make_run(parameters=b'"' + b"x" * 5000 + b'"') for _ in range(20)))
-    report = FinishRun(holder.session_id, running, 1, COMPLETED, b'"' + b"y" * 50_000 + b'"')
+    report = FinishRun(holder.session_id, running, 1, db.clock.now(), COMPLETED, b'"' + b"y" * 50_000 + b'"')
     with db.unchanged():
         outcomes = [*db.execute(large, report), *db.execute(report)]
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3

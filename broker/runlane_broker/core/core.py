@@ -36,7 +36,7 @@ class Core:
         self.dispatching = dispatching
         self.submissions = Submissions(clock, store, dispatcher, dispatching)
         self.sessions = Sessions(broker_id, settings, clock, store, dispatcher, dispatching, self.registry)
-        self.reports = Reports(dispatcher, dispatching, self.hub)
+        self.reports = Reports(clock, dispatcher, dispatching, self.hub)
         self.watching = Watching(store, self.hub)
         self.supervision = Supervision(settings.timers, clock, self.registry, self.sessions)
 

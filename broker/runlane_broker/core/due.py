@@ -38,10 +38,6 @@ class DueClock:
         if self._timer is None or due < self._wakes_at:
             self._sleep()
 
-    def forget(self, task_key: str) -> None:
-        """Nobody asks for this key any more."""
-        self._next.pop(task_key, None)
-
     def stop(self) -> None:
         """Never call again."""
         self._stopped = True

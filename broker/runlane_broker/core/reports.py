@@ -13,6 +13,7 @@ from runlane.protocol.errors import FrameRefused
 from runlane.protocol.payloads import check_payload
 from runlane.protocol.states import StateName, StateType
 
+from ..clock import Clock
 from ..dispatch import Dispatcher
 from ..orchestration.decisions import Proposed
 from ..storage.operations.leasing import FinishRun, Release, ReleaseRuns, StartRun
@@ -31,7 +32,8 @@ CANCEL_GRACE_SECONDS: Final = 10.0
 class Reports:
     """Writes reports under the fence and tells the worker its verdict."""
 
-    def __init__(self, dispatcher: Dispatcher, dispatching: Dispatching, hub: Hub) -> None:
+    def __init__(self, clock: Clock, dispatcher: Dispatcher, dispatching: Dispatching, hub: Hub) -> None:
+        self._clock = clock
         self._dispatcher = dispatcher
         self._dispatching = dispatching
         self._hub = hub
@@ -41,7 +43,7 @@ class Reports:
         held = session.held.get(frame.id)
         if held is not None and held.attempt == frame.attempt:
             held.started = True
-        operation = StartRun(session.id, frame.id, frame.attempt)
+        operation = StartRun(session.id, frame.id, frame.attempt, self._clock.now())
         self._dispatching.persist(operation, partial(self._start_written, session, frame, settled))
 
     def _start_written(self, session: Session, frame: m.Started, settled: Settled, outcome: Any) -> None:
@@ -63,7 +65,7 @@ class Reports:
     def finished(self, session: Session, frame: m.Finished, settled: Settled) -> None:
         """A run has ended. Its slot is free at once; the next lease goes into the same commit as this report."""
         self._drop(session, frame.id, frame.attempt)
-        operation = _finish(session.id, frame)
+        operation = _finish(session.id, frame, self._clock.now())
         self._dispatching.persist(operation, partial(self._finish_written, session, frame, settled))
         self._dispatching.wake()
 
@@ -106,7 +108,7 @@ class Reports:
             self._dispatcher.release(session.id, run_id)
 
 
-def _finish(session_id: str, frame: m.Finished) -> FinishRun:
+def _finish(session_id: str, frame: m.Finished, at: int) -> FinishRun:
     """Return the report as it is written. What is too large to be kept is a failure, told as such."""
     state = frame.state
     proposed = Proposed(StateType(state.type), state.name or "", state.message)
@@ -116,9 +118,9 @@ def _finish(session_id: str, frame: m.Finished) -> FinishRun:
         check_payload(frame.error, "error")
     except FrameRefused as exc:
         proposed = Proposed(StateType.FAILED, StateName.RESULT_TOO_LARGE, exc.message)
-        return FinishRun(session_id, frame.id, frame.attempt, proposed, retriable=False)
+        return FinishRun(session_id, frame.id, frame.attempt, at, proposed, retriable=False)
     return FinishRun(
-        session_id, frame.id, frame.attempt, proposed, result, error, frame.retriable, frame.retry_after
+        session_id, frame.id, frame.attempt, at, proposed, result, error, frame.retriable, frame.retry_after
     )
 
 

@@ -58,10 +58,9 @@ class Sessions:
         if frame.session is None or frame.resume_token is None:
             self._open(port, frame, opened)
             return
-        token = secrets.token_urlsafe(16)
         running = tuple((run.id, run.attempt) for run in frame.running)
-        operation = ResumeSession(frame.session, self._broker_id, frame.resume_token, hash_token(token), running)
-        self._store.submit(operation, partial(self._resumed, port, frame, token, opened))
+        operation = ResumeSession(frame.session, self._broker_id, frame.resume_token, running)
+        self._store.submit(operation, partial(self._resumed, port, frame, frame.resume_token, opened))
 
     def _open(self, port: SessionPort, frame: Subscribe, opened: Opened) -> None:
         token = secrets.token_urlsafe(16)
@@ -100,7 +99,7 @@ class Sessions:
             session.held[run.id] = Held(run.attempt, run.task_key, now, run.started)
         answer = Subscribed(
             session=session.id,
-            resume_token=token,
+            resume_token=token,  # the same: this answer may be lost, and then the worker knows no other
             resumed=(*(run.id for run in resumption.held), *resumption.reported),
             lost=tuple(HeldRun(id=run_id, attempt=attempt) for run_id, attempt in resumption.lost),
         )
@@ -162,14 +161,18 @@ class Sessions:
         """The session did not come back."""
         self._end(session, "The worker was lost.", lost=True)
 
+    def shut(self, session: Session, reason: str) -> None:
+        """Close an unresponsive connection; from now on nothing is pushed to it, not even what it gives up."""
+        self._dispatcher.disconnect(session.id, session.epoch)
+        if session.port is not None:
+            session.port.close(CloseCode.UNRESPONSIVE, reason)
+
     def deaf(self, session: Session) -> None:
         """The worker was sent runs and says nothing of them: close, and give those runs to others."""
         timeout = self._settings.timers.start
         now = self._clock.monotonic()
         late = [(i, run) for i, run in session.held.items() if not run.started and now - run.since >= timeout]
-        if session.port is not None:
-            session.port.close(CloseCode.UNRESPONSIVE, f"a run was not started within {timeout:g} s")
-        self._dispatcher.disconnect(session.id, session.epoch)  # what it frees is not for itself
+        self.shut(session, f"a run was not started within {timeout:g} s")
         reason = f"The worker did not start the run within {timeout:g} s."
         for run_id, _ in late:
             del session.held[run_id]

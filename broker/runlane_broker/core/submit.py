@@ -120,6 +120,7 @@ class Submissions:
         return plan
 
     def _created(self, runs: Sequence[NewRunRecord], plan: Plan, done: Done, outcomes: Any) -> None:
+        done(outcomes)
         failed = isinstance(outcomes, Exception)
         pushes: dict[str, list[LeasedRun]] = {}
         for i, run in enumerate(runs):
@@ -135,7 +136,6 @@ class Submissions:
         for session_id, leased in pushes.items():
             self._dispatching.push(session_id, leased)
         self._dispatching.wake()
-        done(outcomes)
 
     def _settle(
         self, run: NewRunRecord, reservation: Reservation, how: Creation, pushes: dict[str, list[LeasedRun]]

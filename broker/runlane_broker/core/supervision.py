@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runlane.protocol.closing import CloseCode
-
 from ..clock import Clock
 from ..settings import Timers
 from .registry import Registry, Session
@@ -59,7 +57,7 @@ class Supervision:
             return None
         silent = self._timers.silent if session.held else self._timers.idle_silent
         if now - session.quiet_since() >= silent:
-            session.port.close(CloseCode.UNRESPONSIVE, f"no frame for {silent:g} s")
+            self._sessions.shut(session, f"no frame for {silent:g} s")
             return "silent"
         if any(not run.started and now - run.since >= self._timers.start for run in session.held.values()):
             self._sessions.deaf(session)

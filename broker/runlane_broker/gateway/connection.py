@@ -152,6 +152,7 @@ class Connection:
             async with asyncio.timeout(limits.HANDSHAKE_SECONDS) as deadline:
                 if self._socket.scope["state"].get(AUTHENTICATED):
                     self._welcome()
+                    deadline.reschedule(self._handshake_deadline())
                 while self._closing is None:
                     before = self._conversation.phase
                     self._take(await self._receive())

@@ -15,6 +15,7 @@ from runlane.protocol import messages as m
 from runlane.protocol.closing import CloseCode
 from runlane.protocol.conversation import submission_conversation
 from runlane.protocol.errors import ErrorCode, FrameRefused
+from runlane.protocol.ids import is_id
 from runlane.protocol.payloads import ABSENT
 
 from ..access import Access
@@ -159,11 +160,15 @@ _head = msgspec.json.Decoder(_Head)
 
 
 def _id_of(raw: msgspec.Raw) -> str:
-    """Return the id of an item that is otherwise wrong, so that its sender knows which it was."""
+    """Return the id of an item that is otherwise wrong, so that its sender knows which it was.
+
+    Only where it is an id: an answer must not outgrow the question.
+    """
     try:
-        return _head.decode(raw).id
-    except msgspec.ValidationError:
+        run_id = _head.decode(raw).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
+    return run_id if is_id(run_id) else ""
 
 
 def _refused(run_id: str, code: ErrorCode, message: str, field: str | None = None) -> m.SubmittedRun:

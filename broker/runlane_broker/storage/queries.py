@@ -166,25 +166,26 @@ def expire_run() -> Update:
     )
 
 
-def start_run() -> Update:
-    """A worker has begun: RUNNING."""
+def start_run() -> Executable:
+    """A worker has begun: RUNNING, at the time it said so, but after the state before."""
+    t = task_run.c
     name = case(
-        (task_run.c.failures > literal_column("0", Integer), _const(StateName.RETRYING)),
-        else_=_const(StateName.RUNNING),
+        (t.failures > literal_column("0", Integer), _const(StateName.RETRYING)), else_=_const(StateName.RUNNING)
     )
+    timestamp = case((t.state_timestamp < _p("at"), _p("at")), else_=t.state_timestamp + _ONE)
     return (
         update(task_run)
-        .where(_is_held_as_given(), task_run.c.state_type == _const(StateType.PENDING))
+        .where(_is_held_as_given(), t.state_type == _const(StateType.PENDING))
         .values(
             state_type=_const(StateType.RUNNING),
             state_name=name,
             state_id=_p("state_id"),
-            state_timestamp=_p("timestamp"),
-            run_count=task_run.c.run_count + _ONE,
-            start_time=func.coalesce(task_run.c.start_time, _p("timestamp")),
-            updated=_p("timestamp"),
+            state_timestamp=timestamp,
+            run_count=t.run_count + _ONE,
+            start_time=func.coalesce(t.start_time, timestamp),
+            updated=timestamp,
         )
-        .returning(task_run.c.state_name)
+        .returning(t.state_name, t.state_timestamp)
     )
 
 
@@ -286,7 +287,6 @@ def resume_session() -> Update:
         .values(
             broker_id=_p("broker_id"),
             epoch=s.epoch + _ONE,
-            token_hash=_p("token_hash"),
             updated=_p("timestamp"),
         )
     )

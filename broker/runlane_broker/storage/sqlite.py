@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +27,8 @@ from .transaction import Params, Row
 APPLICATION_ID: Final = 0x524C414E
 #: How long a writer waits for somebody else's lock (the sqlite3 shell's, say), in seconds.
 BUSY_SECONDS: Final = 2.0
+#: How long to wait before a commit of unknown outcome is looked up again, in seconds.
+_LOOKUP_SECONDS: Final = 0.1
 
 Outcome = Any
 
@@ -112,6 +116,10 @@ class SqliteTransaction:
         """Return a time of day that no other state of this broker has."""
         return self._ticks.next(self.now)
 
+    def stamp(self, at: int, after: int) -> int:
+        """Return `at`, or the microsecond after `after` if the clock was set back."""
+        return self._ticks.note(max(at, after + 1))
+
     def new_id(self, timestamp: int) -> str:
         """Mint an id for something that happened at `timestamp`."""
         return uuid7(timestamp * 1000, self._ticks.bits())
@@ -133,6 +141,11 @@ class Ticks:
         self._last = max(now, self._last + 1)
         return self._last
 
+    def note(self, stamp: int) -> int:
+        """Return a time stamp given elsewhere; those to come are later."""
+        self._last = max(self._last, stamp)
+        return stamp
+
     def bits(self) -> int:
         """Return 62 random bits."""
         return self._source.getrandbits(62)
@@ -153,8 +166,11 @@ class SqliteExecutor:
         *,
         source: random.Random | None = None,
         connect: Callable[[Path], sqlite3.Connection] = connect,
+        wait: Callable[[float], object] | None = None,
     ) -> None:
-        self._connection = connect(path)
+        self._connect = partial(connect, path)
+        self._connection = self._connect()
+        self._wait = wait or threading.Event().wait
         self._compiler = Compiler()
         self._clock = clock
         self._broker_id = broker_id
@@ -210,12 +226,15 @@ class SqliteExecutor:
                 raise _unavailable(exc) from exc
 
     def _last_commit(self) -> int | None:
-        compiled = self._compiler(q.read_commit)
-        try:
-            row = self._connection.execute(compiled.text, [self._broker_id]).fetchone()
-        except sqlite3.Error as exc:
-            raise StoreUnavailable(str(exc)) from exc
-        return row and row[0]
+        """Read until it can be read: no outcome is told before."""
+        text = self._compiler(q.read_commit).text
+        while True:
+            try:
+                row = self._connection.execute(text, [self._broker_id]).fetchone()
+            except sqlite3.Error:
+                self._wait(_LOOKUP_SECONDS)
+            else:
+                return row and row[0]
 
     def _newest_state(self) -> int:
         """Return the time of the newest state: the next one is later, also if the clock was set back since."""
@@ -223,8 +242,14 @@ class SqliteExecutor:
         return row[0] if row else 0
 
     def _rollback(self) -> None:
-        if self._connection.in_transaction:
+        """Leave the transaction, with a new connection if this one will not let go of it."""
+        if not self._connection.in_transaction:
+            return
+        try:
             self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._connection.close()
+            self._connection = self._connect()
 
     def close(self) -> None:
         """Close the connection; the last one to close folds the WAL into the file."""
@@ -232,7 +257,7 @@ class SqliteExecutor:
 
 
 def _unavailable(error: BaseException) -> BaseException:
-    """Locked, full, read-only, I/O error: not the operation's fault. What breaks a constraint is."""
-    if isinstance(error, sqlite3.OperationalError):
+    """Locked, full, read-only, I/O error, damaged: not the operation's fault. What breaks a constraint is."""
+    if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
         return StoreUnavailable(str(error))
     return error

@@ -43,6 +43,10 @@ class Transaction(Protocol):
         """Return a time of day that no other state of this broker has: states sort by it."""
         ...
 
+    def stamp(self, at: int, after: int) -> int:
+        """Return the time of day at which something was reported, but later than `after`, the state before it."""
+        ...
+
     def new_id(self, timestamp: int) -> str:
         """Mint an id for something that happened at `timestamp`."""
         ...

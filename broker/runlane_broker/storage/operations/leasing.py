@@ -138,11 +138,12 @@ def _expire(tx: Transaction, run_id: str) -> FinalRun | None:
 
 @dataclass(frozen=True, slots=True)
 class StartRun(Operation[Verdict]):
-    """A worker has begun a run."""
+    """A worker has begun a run. `at` is when it said so (time of day, microseconds)."""
 
     session_id: str
     run_id: str
     attempt: int
+    at: int
 
     @property
     def urgent(self) -> bool:
@@ -151,18 +152,18 @@ class StartRun(Operation[Verdict]):
 
     def execute(self, tx: Transaction) -> Verdict:
         """RECORDED also where it stands already; CANCELLING where a cancel is on its way."""
-        timestamp = tx.tick()
-        state_id = tx.new_id(timestamp)
+        state_id = tx.new_id(self.at)
         lease = {"id": self.run_id, "attempt": self.attempt, "session_id": self.session_id}
-        row = tx.row(q.start_run, lease | {"state_id": state_id, "timestamp": timestamp})
+        row = tx.row(q.start_run, lease | {"state_id": state_id, "at": self.at})
         if row is None:
             return self._why_not(tx)
+        name, timestamp = row
         add_state(
             tx,
             self.run_id,
             StateType.RUNNING,
-            row[0],
-            timestamp=timestamp,
+            name,
+            timestamp=tx.stamp(timestamp, 0),
             state_id=state_id,
             attempt=self.attempt,
             session_id=self.session_id,
@@ -179,11 +180,12 @@ class StartRun(Operation[Verdict]):
 
 @dataclass(frozen=True, slots=True)
 class FinishRun(Operation[Reported]):
-    """A worker reports the end of a run it holds."""
+    """A worker reports the end of a run it holds. `at` is when it said so (time of day, microseconds)."""
 
     session_id: str
     run_id: str
     attempt: int
+    at: int
     proposed: Proposed
     result: bytes | None = None
     error: bytes | None = None
@@ -206,7 +208,7 @@ class FinishRun(Operation[Reported]):
         decision = decide_report(
             row.view(),
             self.proposed,
-            tx.now,
+            self.at,
             tx.random(),
             retriable=self.retriable,
             retry_after=self.retry_after,
@@ -215,7 +217,9 @@ class FinishRun(Operation[Reported]):
             return Reported(Verdict.LEASE_LOST)
         due = None if isinstance(decision, Accept) else decision.due
         failed = self.proposed.type is StateType.FAILED
-        if not end_lease(tx, row, decision.state, due=due, failed=failed, reporter=self.session_id):
+        ended = tx.stamp(self.at, row.state_timestamp)
+        reporter = self.session_id
+        if not end_lease(tx, row, decision.state, ended, due=due, failed=failed, reporter=reporter):
             return Reported(Verdict.LEASE_LOST)
         if self.result is not None or self.error is not None or row.failures:  # which left an error behind
             tx.run(q.write_outcome, {"id": row.id, "result": self.result, "error": self.error})
@@ -277,7 +281,7 @@ class Freeing:
         state = decide_end_of_lease(row.view(), reason, lost=self._lost, max_losses=self._max_losses)
         due = row.due if delay is None else tx.now + round(delay * 1_000_000)
         queued = state.type is StateType.SCHEDULED
-        if not end_lease(tx, row, state, due=due if queued else None, lost=self._lost):
+        if not end_lease(tx, row, state, tx.tick(), due=due if queued else None, lost=self._lost):
             return
         if queued:
             self._queued.append(QueuedRecord(row.id, row.task_key, row.priority, RETRY_LANE, due))
@@ -293,6 +297,7 @@ def end_lease(
     tx: Transaction,
     row: LeaseRow,
     state: Proposed,
+    timestamp: int,
     *,
     due: int | None,
     failed: bool = False,
@@ -303,7 +308,6 @@ def end_lease(
 
     `due` is given where the run is queued again. `reporter` is the session, where its own report ends the lease.
     """
-    timestamp = tx.tick()
     state_id = tx.new_id(timestamp)
     ran = timestamp - row.state_timestamp if row.state_type == StateType.RUNNING else 0
     changed = tx.run(

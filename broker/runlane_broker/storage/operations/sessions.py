@@ -57,7 +57,6 @@ class ResumeSession(Operation["Resumption | None"]):
     session_id: str
     broker_id: str
     token: str
-    new_token_hash: bytes
     running: tuple[tuple[str, int], ...]
 
     def execute(self, tx: Transaction) -> Resumption | None:
@@ -72,7 +71,6 @@ class ResumeSession(Operation["Resumption | None"]):
                 "session_id": self.session_id,
                 "old_epoch": epoch,
                 "broker_id": self.broker_id,
-                "token_hash": self.new_token_hash,
                 "timestamp": tx.now,
             },
         )
