@@ -60,5 +60,5 @@ def configure(level: str, *, as_json: bool) -> None:
     handler.setFormatter(JsonLine() if as_json else OneLine())
     handler.addFilter(_PeersMistakes())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("uvicorn", "uvicorn.error", "alembic", "asyncio"):
+    for noisy in ("uvicorn", "uvicorn.error", "alembic", "asyncio", "aiosqlite", "sqlalchemy"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

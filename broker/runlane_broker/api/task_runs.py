@@ -85,11 +85,12 @@ def _record(body: TaskRunCreate, now: int) -> NewRunRecord:
     scheduled = (state.state_details or StateDetailsCreate()).scheduled_time
     policy = body.empirical_policy or EmpiricalPolicyCreate()
     delay = policy.retry_delay or 0.0
+    run_id = body.id or uuid7()
     return NewRunRecord(
-        id=body.id or uuid7(),
+        id=run_id,
         task_key=body.task_key,
         name=body.name or body.task_key,
-        dynamic_key=body.dynamic_key,
+        dynamic_key=body.dynamic_key or run_id,
         parameters=parameters,
         payload_hash=payload_hash(body.task_key, parameters),
         priority=body.priority,

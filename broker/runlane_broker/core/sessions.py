@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,8 @@ from ..storage.store import Store
 from .dispatching import Dispatching
 from .ports import SessionPort
 from .registry import Held, Registry, Session
+
+logger = logging.getLogger("runlane.sessions")
 
 #: Called with the session and the answer to send before anything is pushed, or with an exception.
 Opened = Callable[["Session | None", "Subscribed | Exception"], None]
@@ -81,6 +84,7 @@ class Sessions:
         if isinstance(outcome, Exception):
             opened(None, outcome)
             return
+        logger.info("worker %s subscribed to %d keys, limit %d", session.client_id, len(frame.keys), frame.limit)
         self._connect(port, frame, session, answer, opened)
 
     def _resumed(self, port: SessionPort, frame: Subscribe, token: str, opened: Opened, outcome: Any) -> None:
@@ -102,6 +106,13 @@ class Sessions:
             resume_token=token,  # the same: this answer may be lost, and then the worker knows no other
             resumed=(*(run.id for run in resumption.held), *resumption.reported),
             lost=tuple(HeldRun(id=run_id, attempt=attempt) for run_id, attempt in resumption.lost),
+        )
+        logger.info(
+            "worker %s is back: %d runs resumed, %d lost, %d never arrived",
+            session.client_id,
+            len(answer.resumed),
+            len(answer.lost),
+            len(resumption.freed.queued),
         )
         self._connect(port, frame, session, answer, opened)
         self._dispatching.freed(resumption.freed)
@@ -192,7 +203,17 @@ class Sessions:
         session.port = None
         self._dispatcher.end_session(session.id)
         operation = EndSession(session.id, session.epoch, reason, lost, self._settings.max_losses)
-        self._dispatching.persist(operation, self._freed)
+        self._dispatching.persist(operation, partial(self._ended, session, lost))
+
+    def _ended(self, session: Session, lost: bool, outcome: Any) -> None:
+        if isinstance(outcome, Freed):
+            what = "was lost" if lost else "quit"
+            level = logging.WARNING if lost and (outcome.queued or outcome.final) else logging.INFO
+            counts = len(outcome.queued), len(outcome.final)
+            logger.log(level, "worker %s %s: %d runs queued again, %d ended", session.client_id, what, *counts)
+        for run in outcome.final if isinstance(outcome, Freed) else ():
+            logger.warning("run %s of %s is %s: %s", run.id, run.task_key, run.name, run.message)
+        self._freed(outcome)
 
     def _freed(self, outcome: Any) -> None:
         if isinstance(outcome, Freed):

@@ -38,6 +38,7 @@ class SubmissionConnection(Connection):
         super().__init__(socket, core, access, submission_conversation(), codec.SUBMISSION_UP)
         self._watched: set[str] = set()
         self._reads: set[asyncio.Task[None]] = set()
+        self._last_submit: asyncio.Future[None] | None = None
         self._handlers = {
             m.Auth: self.on_auth,
             m.Submit: self._on_submit,
@@ -58,7 +59,8 @@ class SubmissionConnection(Connection):
             return
         items = [self._parse(raw, i) for i, raw in enumerate(frame.runs)]
         records = [item for item in items if isinstance(item, NewRunRecord)]
-        done = partial(self._submitted, frame.ref, items, self.hold(size))
+        self._last_submit = committed = asyncio.get_running_loop().create_future()
+        done = partial(self._submitted, frame.ref, items, committed, self.hold(size))
         if records:
             self._core.submissions.submit(records, done)
         else:
@@ -75,10 +77,12 @@ class SubmissionConnection(Connection):
         self,
         ref: int | str,
         items: Sequence[NewRunRecord | m.SubmittedRun],
+        committed: asyncio.Future[None],
         release: Callable[[], None],
         outcomes: Any,
     ) -> None:
         release()
+        committed.set_result(None)
         if isinstance(outcomes, StoreUnavailable):
             self.send(m.Busy(ref=ref, retry_after_seconds=1.0))
             return
@@ -95,12 +99,17 @@ class SubmissionConnection(Connection):
 
     def _on_watch(self, frame: m.Watch, size: int) -> None:
         self._watched.update(frame.ids)
-        task = asyncio.create_task(self._watch(frame.ids, self.hold(size)))
+        task = asyncio.create_task(self._watch(frame.ids, self._last_submit, self.hold(size)))
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
 
-    async def _watch(self, ids: Sequence[str], release: Callable[[], None]) -> None:
+    async def _watch(
+        self, ids: Sequence[str], before: asyncio.Future[None] | None, release: Callable[[], None]
+    ) -> None:
+        """Look after what was submitted before on this connection: frames are taken in their order."""
         try:
+            if before is not None:
+                await asyncio.shield(before)
             unknown = await self._core.watching.watch(self, ids)
         except StoreUnavailable:
             self.close(CloseCode.OVERLOADED, "the database cannot be read now")

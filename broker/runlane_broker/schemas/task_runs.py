@@ -46,10 +46,10 @@ class EmpiricalPolicyCreate(Request):
 
 
 class TaskRunCreate(Request):
-    """A run to be created. Without a state it is PENDING, and nobody dispatches it."""
+    """A run to be created. As in Prefect's API, one without a state is PENDING, and nobody dispatches it."""
 
     task_key: TaskKey
-    dynamic_key: Name
+    dynamic_key: Name | None = None
     name: Name | None = None
     state: StateCreate | None = None
     tags: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
