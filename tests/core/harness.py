@@ -200,7 +200,8 @@ class Producer(Listener):
         return run.id
 
     async def watch(self, *ids: str) -> list[str]:
-        return await self.core.watching.watch(self, ids)
+        self.core.watching.watch(self, ids)
+        return await self.core.watching.look_up(self, ids)
 
 
 @dataclass

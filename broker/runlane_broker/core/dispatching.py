@@ -75,6 +75,10 @@ class Dispatching:
         if self._cycle_handle is None and not self._stopped:
             self._cycle_handle = asyncio.get_running_loop().call_soon(self._cycle)
 
+    def time_changed(self) -> None:
+        """The wall clock was set, by somebody who knows: what has come due by that is dispatched now."""
+        self._due.time_changed()
+
     def holder(self, session_id: str, epoch: int) -> Holder:
         """Return a session of this broker as lease statements want it."""
         return Holder(session_id, self._broker_id, epoch)
@@ -220,7 +224,7 @@ def _pushed(run: LeasedRun, now: int) -> PushedRun:
     )
 
 
-#: Parameters in one `runs` frame, in bytes: well below the message limit, whatever else stands in the frame.
+#: Parameters and headers in one `runs` frame, in bytes: well below the message limit, whatever else it holds.
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -229,10 +233,13 @@ def _chunks(runs: Iterable[LeasedRun]) -> Iterator[list[LeasedRun]]:
     chunk: list[LeasedRun] = []
     size = 0
     for run in runs:
-        if chunk and size + len(run.parameters) > _CHUNK_BYTES:
+        needed = len(run.parameters) + 512
+        if run.headers:
+            needed += len(msgspec.json.encode(run.headers))
+        if chunk and size + needed > _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
         chunk.append(run)
-        size += len(run.parameters) + 512
+        size += needed
     if chunk:
         yield chunk

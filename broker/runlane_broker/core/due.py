@@ -38,6 +38,12 @@ class DueClock:
         if self._timer is None or due < self._wakes_at:
             self._sleep()
 
+    def time_changed(self) -> None:
+        """The wall clock was set: look at it now and not at the next occasion."""
+        if not self._stopped:
+            self._cancel()
+            self._wake()
+
     def stop(self) -> None:
         """Never call again."""
         self._stopped = True

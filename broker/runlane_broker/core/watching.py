@@ -16,14 +16,17 @@ class Watching:
         self._store = store
         self._hub = hub
 
-    async def watch(self, watcher: Watcher, ids: Sequence[str]) -> list[str]:
-        """Tell `watcher` of these runs; returns the ids that are unknown. Raises `StoreUnavailable`."""
+    def watch(self, watcher: Watcher, ids: Sequence[str]) -> None:
+        """Tell `watcher` of these runs from now on. What has ended already `look_up` finds."""
         self._hub.watch(watcher, ids)
+
+    async def look_up(self, watcher: Watcher, ids: Sequence[str]) -> list[str]:
+        """Tell of those that have ended before; returns the ids that are unknown. Raises `StoreUnavailable`."""
         outcomes = await self._store.outcomes(ids)
         unknown: list[str] = []
         for run_id in ids:
             if not self._hub.is_watched_by(watcher, run_id):
-                continue  # it ended while we looked, and was told
+                continue  # it ended while we looked, and was told; or nobody wants to know any more
             if run_id not in outcomes:
                 unknown.append(run_id)
             elif (final := outcomes[run_id]) is not None:

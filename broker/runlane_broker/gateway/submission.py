@@ -99,18 +99,19 @@ class SubmissionConnection(Connection):
 
     def _on_watch(self, frame: m.Watch, size: int) -> None:
         self._watched.update(frame.ids)
-        task = asyncio.create_task(self._watch(frame.ids, self._last_submit, self.hold(size)))
+        self._core.watching.watch(self, frame.ids)
+        task = asyncio.create_task(self._look_up(frame.ids, self._last_submit, self.hold(size)))
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
 
-    async def _watch(
+    async def _look_up(
         self, ids: Sequence[str], before: asyncio.Future[None] | None, release: Callable[[], None]
     ) -> None:
         """Look after what was submitted before on this connection: frames are taken in their order."""
         try:
             if before is not None:
                 await asyncio.shield(before)
-            unknown = await self._core.watching.watch(self, ids)
+            unknown = await self._core.watching.look_up(self, ids)
         except StoreUnavailable:
             self.close(CloseCode.OVERLOADED, "the database cannot be read now")
             return

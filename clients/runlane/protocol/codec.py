@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from .errors import ErrorCode, FrameRefused, ProtocolViolation
-from .limits import MAX_BAD_FRAMES, MAX_MESSAGE_BYTES
+from .limits import MAX_BAD_FRAMES, MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES
 from .messages import Frame, NewRun, Ref, SubmissionDown, SubmissionUp, WorkerDown, WorkerUp
 from .payloads import ABSENT, check_payload
 
@@ -150,7 +150,7 @@ def decode_new_run(data: msgspec.Raw | bytes, field: str, max_payload_bytes: int
     except msgspec.ValidationError as exc:
         place = field_of(str(exc))
         where = f"{field}.{place}" if place else field
-        raise FrameRefused(ErrorCode.INVALID_FIELD, str(exc), field=where) from exc
+        raise FrameRefused(ErrorCode.INVALID_FIELD, _shorten(str(exc)), field=_shorten(where)) from exc
     except RecursionError as exc:
         raise FrameRefused(ErrorCode.TOO_DEEP, f"{field} nests too deeply", field=field) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -160,6 +160,10 @@ def decode_new_run(data: msgspec.Raw | bytes, field: str, max_payload_bytes: int
     if bytes(run.parameters)[:1] != b"{":
         raise FrameRefused(ErrorCode.INVALID_FIELD, "parameters must be a JSON object", field=where)
     check_payload(run.parameters, where, max_payload_bytes)
+    if run.headers and (size := len(_ENCODER.encode(run.headers))) > MAX_HEADERS_BYTES:
+        where = f"{field}.headers"
+        message = f"{where} has {size} bytes; at most {MAX_HEADERS_BYTES}"
+        raise FrameRefused(ErrorCode.TOO_LARGE, message, field=where)
     return run
 
 

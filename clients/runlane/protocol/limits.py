@@ -14,8 +14,10 @@ MAX_DEPTH: Final = 64
 MAX_KEYS: Final = 256
 #: Runs that one session may hold at once.
 MAX_LIMIT: Final = 1000
-#: Runs in one `submit` frame (the message limit usually comes first).
-MAX_RUNS_PER_SUBMIT: Final = 10_000
+#: Runs in one `submit` frame: few enough that their answers fit into one message, whatever is wrong with them.
+MAX_RUNS_PER_SUBMIT: Final = 1000
+#: Bytes of a run's headers as JSON: with its parameters they must fit into one message.
+MAX_HEADERS_BYTES: Final = 64 * 1024
 #: Ids in one `watch`, `unwatch` or `cancel` frame.
 MAX_IDS: Final = 10_000
 #: Highest priority; 0 is the lowest and the default.
