@@ -48,8 +48,3 @@ def to_micros(when: datetime) -> Micros:
 def to_datetime(micros: Micros) -> datetime:
     """Return microseconds UTC as an aware datetime."""
     return _EPOCH + timedelta(microseconds=micros)
-
-
-def seconds_to_micros(seconds: float) -> Micros:
-    """Return a duration in seconds as whole microseconds."""
-    return round(seconds * MICROS_PER_SECOND)

@@ -12,6 +12,9 @@ from typing import Final
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 #: What uvicorn says, as an error, of every upgrade that was answered with an HTTP status.
 _REFUSED_UPGRADE: Final = "ASGI callable returned without completing handshake."
+#: What it says when peers do not answer the close of a broker that stops.
+_CUT_OFF: Final = "Cancel %s running task(s), timeout graceful shutdown exceeded"
+_NO_EVENTS: Final = frozenset({_REFUSED_UPGRADE, _CUT_OFF})
 
 
 class OneLine(logging.Formatter):
@@ -51,7 +54,7 @@ class _PeersMistakes(logging.Filter):
         if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
             record.exc_info = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return record.msg != _REFUSED_UPGRADE
+        return record.msg not in _NO_EVENTS
 
 
 def configure(level: str, *, as_json: bool) -> None:

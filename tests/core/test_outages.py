@@ -107,17 +107,58 @@ def test_leases_that_cannot_be_written_lose_neither_run_nor_slot(path: Path) -> 
     run(main())
 
 
-@pytest.mark.parametrize("how", ["quit", "lose"])
-def test_the_end_of_a_session_is_written_as_soon_as_it_can_be(path: Path, how: str) -> None:
+def test_the_end_of_a_session_that_quit_is_written_as_soon_as_it_can_be(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:
             worker, run_id = await holding(b)
             b.executor.fails = Times(3, EndSession)
-            getattr(b.core.sessions, how)(worker.own)
+            b.core.sessions.quit(worker.own)
             other = await b.worker()
             await other.wait_for("run")
             assert other.pushed == [(run_id, 2)]
-            assert (await b.run(run_id)).losses == (how == "lose")
+            assert (await b.run(run_id)).losses == 0
+
+    run(main())
+
+
+def test_a_session_whose_loss_could_not_be_written_has_another_grace(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            worker.disconnect()
+            b.executor.fails = Times(1, EndSession)
+            b.core.sessions.lose(worker.own)
+            await b.quiet()
+            assert b.core.registry.get(worker.own.id) is not None
+            b.executor.fails = lambda _: False
+            await b.core.beat()  # the database is back
+            other = await b.worker()
+            b.later(4.5)
+            await b.quiet()
+            assert other.pushed == []
+            b.later(1.0)
+            await other.wait_for("run")
+            assert other.pushed == [(run_id, 2)]
+            assert (await b.run(run_id)).losses == 1
+
+    run(main())
+
+
+def test_no_grace_runs_out_while_the_database_is_away(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            worker.disconnect()
+            b.executor.fails = lambda _: True
+            with pytest.raises(StoreUnavailable):
+                await b.core.beat()
+            b.later(60.0)
+            b.executor.fails = lambda _: False
+            await b.core.beat()
+            b.later(4.5)
+            second = await Worker(b.core).connected(worker, [(run_id, 1)])
+            assert second.own.epoch == 2
+            assert (await b.run(run_id)).losses == 0
 
     run(main())
 

@@ -38,7 +38,8 @@ class Core:
         self.sessions = Sessions(broker_id, settings, clock, store, dispatcher, dispatching, self.registry)
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
         self.watching = Watching(store, self.hub)
-        self.supervision = Supervision(settings.timers, clock, self.registry, self.sessions)
+        self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
+        store.on_recovery(self.sessions.renew_graces)
 
     async def start(self) -> Backlog:
         """Recover: adopt the sessions, which may resume from now on, and dispatch what is due.

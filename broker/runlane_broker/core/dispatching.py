@@ -162,7 +162,7 @@ class Dispatching:
         self.wake()
 
     def _not_leased(self, reservation: Reservation, outcome: FinalRun | Refusal) -> None:
-        self._dispatcher.abort(reservation, requeue=outcome is Refusal.SESSION_MOVED)
+        self._dispatcher.abort(reservation, requeue=outcome in (Refusal.SESSION_MOVED, Refusal.LATER))
         if isinstance(outcome, FinalRun):
             self._hub.finished(outcome)
         elif outcome is Refusal.SESSION_MOVED:

@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from runlane.protocol import messages as m
-from runlane.protocol.errors import FrameRefused
+from runlane.protocol.errors import ErrorCode, FrameRefused
+from runlane.protocol.limits import MAX_MESSAGE_BYTES
 from runlane.protocol.payloads import check_payload
 from runlane.protocol.states import StateName, StateType
 
@@ -25,6 +26,8 @@ from .registry import Session
 #: Called when a report needs no more attention.
 Settled = Callable[[], None]
 
+#: Bytes of result and error together: with the rest of the frame they must fit into one message.
+MAX_OUTCOME_BYTES: Final = MAX_MESSAGE_BYTES - 128 * 1024
 #: How long a worker may take to stop a run that is being cancelled, in seconds.
 CANCEL_GRACE_SECONDS: Final = 10.0
 
@@ -116,12 +119,21 @@ def _finish(session_id: str, frame: m.Finished, at: int) -> FinishRun:
     try:
         check_payload(frame.result, "result")
         check_payload(frame.error, "error")
+        _check_together(frame)
     except FrameRefused as exc:
         proposed = Proposed(StateType.FAILED, StateName.RESULT_TOO_LARGE, exc.message)
         return FinishRun(session_id, frame.id, frame.attempt, at, proposed, retriable=False)
     return FinishRun(
         session_id, frame.id, frame.attempt, at, proposed, result, error, frame.retriable, frame.retry_after
     )
+
+
+def _check_together(frame: m.Finished) -> None:
+    """Refuse what could not be pushed to a watcher in one message."""
+    size = len(bytes(frame.result)) + len(bytes(frame.error))
+    if size > MAX_OUTCOME_BYTES:
+        message = f"result and error have {size} bytes together; at most {MAX_OUTCOME_BYTES}"
+        raise FrameRefused(ErrorCode.TOO_LARGE, message)
 
 
 def _payload(raw: msgspec.Raw) -> bytes | None:

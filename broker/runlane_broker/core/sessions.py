@@ -14,6 +14,7 @@ from runlane.protocol.messages import HeldRun, Subscribe, Subscribed
 
 from ..clock import Clock
 from ..dispatch import Dispatcher
+from ..errors import StoreUnavailable
 from ..settings import Settings
 from ..storage.operations.leasing import Release, ReleaseRuns
 from ..storage.operations.sessions import EndSession, OpenSession, ResumeSession, hash_token
@@ -203,9 +204,13 @@ class Sessions:
         session.port = None
         self._dispatcher.end_session(session.id)
         operation = EndSession(session.id, session.epoch, reason, lost, self._settings.max_losses)
-        self._dispatching.persist(operation, partial(self._ended, session, lost))
+        write = self._store.submit if lost else self._dispatching.persist
+        write(operation, partial(self._ended, session, lost))
 
     def _ended(self, session: Session, lost: bool, outcome: Any) -> None:
+        if lost and isinstance(outcome, StoreUnavailable):
+            self._keep_waiting(session)
+            return
         if isinstance(outcome, Freed):
             what = "was lost" if lost else "quit"
             level = logging.WARNING if lost and (outcome.queued or outcome.final) else logging.INFO
@@ -214,6 +219,18 @@ class Sessions:
         for run in outcome.final if isinstance(outcome, Freed) else ():
             logger.warning("run %s of %s is %s: %s", run.id, run.task_key, run.name, run.message)
         self._freed(outcome)
+
+    def _keep_waiting(self, session: Session) -> None:
+        """The database was away: its end was not written, and the session may have been unable to come back."""
+        if self._registry.get(session.id) is None:
+            session.grace_until = self._clock.monotonic() + self._settings.timers.resume
+            self._registry.add(session)
+
+    def renew_graces(self) -> None:
+        """The database is back: who could not resume meanwhile has the whole grace from now."""
+        for session in self._registry:
+            if session.grace_until is not None:
+                session.grace_until = self._clock.monotonic() + self._settings.timers.resume
 
     def _freed(self, outcome: Any) -> None:
         if isinstance(outcome, Freed):

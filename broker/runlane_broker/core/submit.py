@@ -120,7 +120,6 @@ class Submissions:
         return plan
 
     def _created(self, runs: Sequence[NewRunRecord], plan: Plan, done: Done, outcomes: Any) -> None:
-        done(outcomes)
         failed = isinstance(outcomes, Exception)
         pushes: dict[str, list[LeasedRun]] = {}
         for i, run in enumerate(runs):
@@ -133,9 +132,12 @@ class Submissions:
                 self._dispatching.queue(_queued(run))
             if i in plan:
                 self._dispatcher.arrived(run.task_key)
-        for session_id, leased in pushes.items():
-            self._dispatching.push(session_id, leased)
-        self._dispatching.wake()
+        try:
+            done(outcomes)
+        finally:
+            for session_id, leased in pushes.items():
+                self._dispatching.push(session_id, leased)
+            self._dispatching.wake()
 
     def _settle(
         self, run: NewRunRecord, reservation: Reservation, how: Creation, pushes: dict[str, list[LeasedRun]]

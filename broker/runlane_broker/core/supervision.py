@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..clock import Clock
 from ..settings import Timers
+from ..storage.store import Store
 from .registry import Registry, Session
 from .sessions import Sessions
 
@@ -26,8 +27,9 @@ class Swept:
 class Supervision:
     """Looks at all sessions' deadlines, every `sweep` seconds."""
 
-    def __init__(self, timers: Timers, clock: Clock, registry: Registry, sessions: Sessions) -> None:
+    def __init__(self, timers: Timers, clock: Clock, store: Store, registry: Registry, sessions: Sessions) -> None:
         self._timers = timers
+        self._store = store
         self._clock = clock
         self._registry = registry
         self._sessions = sessions
@@ -51,7 +53,7 @@ class Supervision:
 
     def _look(self, session: Session, now: float) -> str | None:
         if session.port is None:
-            if session.grace_until is not None and now >= session.grace_until:
+            if self._store.available and session.grace_until is not None and now >= session.grace_until:
                 self._sessions.lose(session)
                 return "lost"
             return None

@@ -36,6 +36,8 @@ Handler = Callable[[Any, int], None]
 class Connection:
     """Base of both sockets. Handlers get a frame and its size in bytes; they never wait."""
 
+    #: Frames that may wait for their commit.
+    unprocessed_limit = limits.MAX_UNPROCESSED_FRAMES
     #: Bytes that may wait to be sent.
     outbox_limit = 64 * 1024 * 1024
 
@@ -98,7 +100,8 @@ class Connection:
                 ref=refused.ref,
             )
         )
-        self._conversation.count_bad_frame()
+        if refused.code is not ErrorCode.UNSUPPORTED:  # which is right, only not here
+            self._conversation.count_bad_frame()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what waits has been sent. The first call counts."""
@@ -124,8 +127,7 @@ class Connection:
 
     def _is_crowded(self) -> bool:
         return (
-            self._unprocessed >= limits.MAX_UNPROCESSED_FRAMES
-            or self._unprocessed_bytes >= limits.MAX_UNPROCESSED_BYTES
+            self._unprocessed >= self.unprocessed_limit or self._unprocessed_bytes >= limits.MAX_UNPROCESSED_BYTES
         )
 
     # Life --------------------------------------------------------------------------------------------------
@@ -272,8 +274,3 @@ async def _refuse_upgrade(socket: WebSocket) -> None:
     )
     text = f"expected the WebSocket subprotocol {m.SUBPROTOCOL}\n".encode()
     await socket.send({"type": "websocket.http.response.body", "body": text})
-
-
-def internal_error(frame: str, message: str, ref: int | str | None = None) -> FrameRefused:
-    """Return the refusal of a frame that could not be carried out, through no fault of its sender."""
-    return FrameRefused(ErrorCode.INTERNAL, message, frame=frame, ref=ref)

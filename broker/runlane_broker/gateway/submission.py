@@ -31,6 +31,10 @@ _REFUSED = {
 }
 
 
+#: Characters of an item's error: as many answers as a frame may have items must fit into one message.
+_MAX_ITEM_TEXT = 120
+
+
 class SubmissionConnection(Connection):
     """A producer's connection; to the core it is a `Watcher`."""
 
@@ -182,7 +186,10 @@ def _id_of(raw: msgspec.Raw) -> str:
 
 
 def _refused(run_id: str, code: ErrorCode, message: str, field: str | None = None) -> m.SubmittedRun:
-    return m.SubmittedRun(id=run_id, created=False, error=m.ItemError(code=code, message=message, field=field))
+    """Return the answer to a refused item: short, for a frame may have a thousand of them."""
+    field = None if field is None else field[:_MAX_ITEM_TEXT]
+    error = m.ItemError(code=code, message=message[:_MAX_ITEM_TEXT], field=field)
+    return m.SubmittedRun(id=run_id, created=False, error=error)
 
 
 def _answer(run: NewRunRecord, created: Created) -> m.SubmittedRun:

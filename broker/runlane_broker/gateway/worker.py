@@ -10,6 +10,7 @@ from runlane.protocol import codec
 from runlane.protocol import messages as m
 from runlane.protocol.closing import CloseCode
 from runlane.protocol.conversation import worker_conversation
+from runlane.protocol.limits import MAX_LIMIT
 
 from ..access import Access
 from ..core.core import Core
@@ -19,6 +20,9 @@ from .connection import Connection, logger
 
 class WorkerConnection(Connection):
     """A worker's connection; to the core it is a `SessionPort`."""
+
+    #: All that an honest worker can have to say of the runs it holds, repeats included.
+    unprocessed_limit = 4 * MAX_LIMIT
 
     def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
         super().__init__(socket, core, access, worker_conversation(), codec.WORKER_UP)

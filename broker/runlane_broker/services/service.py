@@ -6,6 +6,8 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 
+from ..errors import RunlaneError
+
 logger = logging.getLogger("runlane.services")
 
 
@@ -37,5 +39,7 @@ class Service(ABC):
             await asyncio.sleep(self._interval)
             try:
                 await self.run_once()
-            except Exception as exc:  # one bad pass must not end the service
+            except RunlaneError as exc:
                 logger.warning("%s failed: %s", type(self).__name__, exc)
+            except Exception:  # one bad pass must not end the service
+                logger.exception("%s failed", type(self).__name__)

@@ -23,4 +23,4 @@ def sqlite_path(url: str) -> Path:
         raise ConfigurationError(f"db: {parsed.drivername!r} is not supported; expected sqlite:///PATH")
     if parsed.host or not parsed.database or parsed.database == ":memory:" or parsed.query:
         raise ConfigurationError(f"db: {url!r} names no file; expected sqlite:///PATH")
-    return Path(parsed.database).expanduser().absolute()
+    return Path(parsed.database).expanduser().resolve()  # one lock for one file, whatever it is called

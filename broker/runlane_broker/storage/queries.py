@@ -15,6 +15,7 @@ from sqlalchemy import (
     Delete,
     Insert,
     Integer,
+    Select,
     Update,
     and_,
     bindparam,
@@ -382,6 +383,11 @@ def due_params(task_key: str, now: int, limit: int) -> dict[str, Any]:
 
 def read_run(run_id: str) -> Executable:
     """Return a run with its current state and payloads."""
+    return read_runs().where(task_run.c.id == run_id)
+
+
+def read_runs() -> Select[Any]:
+    """Return all runs with their current states and payloads."""
     state = task_run_state.alias("state")
     return (
         select(
@@ -394,7 +400,6 @@ def read_run(run_id: str) -> Executable:
         )
         .join(state, state.c.id == task_run.c.state_id)
         .join(task_run_payload, task_run_payload.c.task_run_id == task_run.c.id)
-        .where(task_run.c.id == run_id)
     )
 
 

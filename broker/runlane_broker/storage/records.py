@@ -125,6 +125,7 @@ class Refusal(Enum):
 
     TAKEN = auto()  # it is no longer SCHEDULED, or gone
     SESSION_MOVED = auto()  # the session is not this broker's at this epoch any more
+    LATER = auto()  # enough parameters for one time: it stays queued
 
 
 class Verdict(Enum):

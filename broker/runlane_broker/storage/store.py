@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from runlane.protocol.states import FINAL, StateType
 
 from ..clock import Clock
-from ..errors import StoreUnavailable
+from ..errors import StartupError, StoreUnavailable
 from . import queries as q
 from .operations.base import Operation
 from .records import Backlog, FinalRun, QueuedRecord, Refill, RunRecord, SessionRecord, StateRecord
@@ -39,11 +40,15 @@ class Store:
 
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:
-        """Open a SQLite file whose schema is up to date."""
+        """Open a SQLite file whose schema is up to date. Raises `StartupError` if it is damaged, or locked."""
+        try:
+            writer = Writer(executor or SqliteExecutor(path, clock, broker_id))
+        except sqlite3.Error as exc:
+            raise StartupError(f"cannot use the database {path}: {exc}") from exc
         url = URL.create("sqlite+aiosqlite", database=str(path))
         engine = create_async_engine(url, pool_size=2, max_overflow=2, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine.sync_engine, "connect", _read_only)
-        return cls(Writer(executor or SqliteExecutor(path, clock, broker_id)), engine)
+        return cls(writer, engine)
 
     # Writes ----------------------------------------------------------------------------------------------
 
@@ -56,6 +61,15 @@ class Store:
     def waiting_bytes(self) -> int:
         """Payload bytes that wait for their commit."""
         return self._writer.waiting_bytes
+
+    @property
+    def available(self) -> bool:
+        """Whether the database could be written the last time that was tried."""
+        return self._writer.available
+
+    def on_recovery(self, call: Callable[[], None]) -> None:
+        """Have `call` called whenever writes succeed again after they had failed."""
+        self._writer.on_recovery = call
 
     def submit(self, operation: Operation[Any], done: Callback) -> None:
         """Queue a write; `done` gets its outcome, or an exception, after the commit."""
@@ -85,7 +99,7 @@ class Store:
         """Return a run with its state and payloads."""
         async with self._reading() as connection:
             row = (await connection.execute(q.read_run(run_id))).one_or_none()
-        return None if row is None else _run_record(row)
+        return None if row is None else run_record(row)
 
     async def outcomes(self, ids: Sequence[str]) -> dict[str, FinalRun | None]:
         """Return the outcome of each of these runs that exists; None where it has not ended."""
@@ -142,7 +156,8 @@ def _read_only(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA query_only = ON").close()
 
 
-def _run_record(r: Any) -> RunRecord:
+def run_record(r: Any) -> RunRecord:
+    """Return a row of `queries.read_runs` as a record."""
     state = StateRecord(
         id=r.state_id,
         task_run_id=r.id,

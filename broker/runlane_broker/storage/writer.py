@@ -7,6 +7,7 @@ is on the disk, the next one gathers; so a commit costs little under load and no
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -16,6 +17,7 @@ from ..errors import StoreUnavailable
 from .operations.base import Operation
 
 T = TypeVar("T")
+logger = logging.getLogger("runlane.storage")
 
 #: Called on the event loop with the outcome, or with the exception that the operation met.
 Callback: TypeAlias = Callable[[Any], None]
@@ -38,6 +40,10 @@ class Executor(Protocol):
         ...
 
 
+def _nothing() -> None:
+    """Nobody asked to be told."""
+
+
 class Writer:
     """Takes operations from one event loop and commits them in the order they came."""
 
@@ -49,6 +55,10 @@ class Writer:
         self._closed = False
         self._lazy: list[tuple[Operation[Any], Callback]] = []
         self._lazy_timer: asyncio.TimerHandle | None = None
+        #: Called when writes succeed again after they had failed.
+        self.on_recovery: Callable[[], None] = _nothing
+        #: Whether the database could be written the last time that was tried.
+        self.available = True
         #: Rows and payload bytes that wait for their commit; the event loop's own count.
         self.waiting = 0
         self.waiting_bytes = 0
@@ -132,7 +142,18 @@ class Writer:
             weight += entry[0].weight
         return group
 
+    def _note(self, available: bool, outcome: Any) -> None:
+        if available == self.available:
+            return
+        self.available = available
+        if available:
+            logger.warning("the database can be written again")
+            self.on_recovery()
+        else:
+            logger.warning("the database cannot be written: %s", outcome)
+
     def _deliver(self, group: list[tuple[Operation[Any], Callback]], outcomes: list[Any]) -> None:
+        self._note(not isinstance(outcomes[-1], StoreUnavailable), outcomes[-1])
         for (operation, done), outcome in zip(group, outcomes, strict=True):
             self.waiting -= operation.weight
             self.waiting_bytes -= operation.size

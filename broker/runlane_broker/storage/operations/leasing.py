@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -36,6 +36,10 @@ from .creating import holds
 
 _headers = msgspec.json.Decoder(dict[str, str]).decode
 _delays = msgspec.json.Decoder(tuple[float, ...]).decode
+
+#: Parameters that are leased to one session at a time, in bytes. The rest waits until these have been taken:
+#: what is in flight to a worker must not depend on how many slots it has.
+MAX_LEASE_BYTES: Final = 1024 * 1024
 
 EXPIRED_MESSAGE = "The run was not started before it expired."
 
@@ -80,7 +84,13 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
         """Lease what is still there. An expired run ends instead."""
         if not holds(tx, self.holder):
             return tuple(Refusal.SESSION_MOVED for _ in self.run_ids)
-        return tuple(self._lease(tx, run_id) for run_id in self.run_ids)
+        outcomes: list[LeasedRun | FinalRun | Refusal] = []
+        size = 0
+        for run_id in self.run_ids:
+            outcome = self._lease(tx, run_id) if size < MAX_LEASE_BYTES else Refusal.LATER
+            size += len(outcome.parameters) if isinstance(outcome, LeasedRun) else 0
+            outcomes.append(outcome)
+        return tuple(outcomes)
 
     def _lease(self, tx: Transaction, run_id: str) -> LeasedRun | FinalRun | Refusal:
         timestamp = tx.tick()
