@@ -384,7 +384,7 @@ def test_a_refill_behind_many_future_runs_of_higher_priorities_reads_none_of_the
         later - 9_999,
     )
     dialect = sqlite_dialect()
-    given = q.due_params("k", START, 256)
+    given = {"task_key_": "k", "now_": START, "limit_": 256}
     for statement in (q.FIRST_DUE, q.NEXT_DUE):
         compiled: Any = statement.compile(dialect=dialect)
         values = [given.get(name, compiled.params[name]) for name in compiled.positiontup]

@@ -339,7 +339,8 @@ _RANGES: Final = tuple(
 def _in_range(priority: int, lane: int) -> ColumnElement[bool]:
     t = task_run.c
     scheduled = t.state_type == _const(StateType.SCHEDULED)
-    return and_(t.task_key == _p("task_key"), t.priority == priority, t.lane == lane, scheduled)
+    level = literal_column(str(priority), Integer), literal_column(str(lane), Integer)
+    return and_(t.task_key == _p("task_key"), t.priority == level[0], t.lane == level[1], scheduled)
 
 
 def _first_due() -> Executable:
@@ -376,9 +377,14 @@ FIRST_DUE: Final = _first_due()
 NEXT_DUE: Final = _next_due()
 
 
-def due_params(task_key: str, now: int, limit: int) -> dict[str, Any]:
-    """Return the parameters of `FIRST_DUE` and `NEXT_DUE`."""
-    return {"task_key_": task_key, "now_": now, "limit_": limit}
+def first_due() -> Executable:
+    """Return `FIRST_DUE`, for who compiles it once."""
+    return FIRST_DUE
+
+
+def next_due() -> Executable:
+    """Return `NEXT_DUE`, for who compiles it once."""
+    return NEXT_DUE
 
 
 def read_run(run_id: str) -> Executable:

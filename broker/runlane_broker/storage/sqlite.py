@@ -21,6 +21,7 @@ from ..clock import Clock
 from ..errors import StoreUnavailable
 from . import queries as q
 from .operations.base import Operation
+from .records import QueuedRecord, Refill
 from .transaction import Params, Row
 
 #: "RLAN", in the file's header: tells a Runlane database from any other SQLite file.
@@ -49,8 +50,10 @@ class Compiled:
     bind: Callable[[Params], Sequence[Any]]
 
 
-def _binder(names: tuple[str, ...]) -> Callable[[Params], Sequence[Any]]:
+def _binder(names: tuple[str, ...], constants: Params) -> Callable[[Params], Sequence[Any]]:
     """Return a function from parameters to values. `itemgetter` does it in C, but for fewer than two."""
+    if constants:
+        return lambda params: [constants[name] if name in constants else params[name] for name in names]
     if len(names) > 1:
         return itemgetter(*names)
     return lambda params: [params[name] for name in names]
@@ -73,8 +76,10 @@ class Compiler:
     def _compile(self, query: q.Query) -> Compiled:
         statement: Any = query()
         result = statement.compile(dialect=self._dialect)
+        # Ours end with an underscore (`queries._p`); what the dialect adds itself (an OFFSET 0) has its value.
+        constants = {name: result.params[name] for name in result.positiontup if not name.endswith("_")}
         names = tuple(name.removesuffix("_") for name in result.positiontup)
-        return Compiled(str(result), _binder(names))
+        return Compiled(str(result), _binder(names, constants))
 
 
 class SqliteTransaction:
@@ -254,6 +259,39 @@ class SqliteExecutor:
     def close(self) -> None:
         """Close the connection; the last one to close folds the WAL into the file."""
         self._connection.close()
+
+
+class SqliteRefiller:
+    """Reads what fills a window: both statements in one go, for one thread.
+
+    Dispatch waits for it, and it is asked as often as runs come due; the async engine would hop between threads
+    half a dozen times for each.
+    """
+
+    def __init__(self, path: Path, connect: Callable[[Path], sqlite3.Connection] = connect) -> None:
+        self._connect = partial(connect, path)
+        self._connection: sqlite3.Connection | None = None  # made when first needed, on the thread that needs it
+        self._compiler = Compiler()
+
+    def refill(self, task_key: str, now: int, limit: int) -> Refill:
+        """Return a key's first dispatchable runs in order, and when its next one comes due."""
+        params = {"task_key": task_key, "now": now, "limit": limit}
+        rows = self._rows(q.first_due, params)
+        due = self._rows(q.next_due, params)[0][0]
+        queued = tuple(QueuedRecord(run_id, task_key, *rest) for run_id, *rest in rows)
+        return Refill(queued, None if due >= q.NEVER else due)
+
+    def _rows(self, query: q.Query, params: Params) -> list[Row]:
+        if self._connection is None:
+            self._connection = self._connect()
+            self._connection.execute("PRAGMA query_only = ON")
+        compiled = self._compiler(query)
+        return self._connection.execute(compiled.text, compiled.bind(params)).fetchall()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 def _unavailable(error: BaseException) -> BaseException:

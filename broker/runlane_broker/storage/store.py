@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +20,8 @@ from ..clock import Clock
 from ..errors import StartupError, StoreUnavailable
 from . import queries as q
 from .operations.base import Operation
-from .records import Backlog, FinalRun, QueuedRecord, Refill, RunRecord, SessionRecord, StateRecord
-from .sqlite import BUSY_SECONDS, SqliteExecutor
+from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
+from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
 from .writer import Callback, Executor, Writer
 
 T = TypeVar("T")
@@ -34,21 +36,24 @@ _IDS_PER_READ = 500
 class Store:
     """What the broker keeps. Lives on one event loop; made inside it."""
 
-    def __init__(self, writer: Writer, engine: AsyncEngine) -> None:
+    def __init__(self, writer: Writer, refiller: SqliteRefiller, engine: AsyncEngine) -> None:
         self._writer = writer
+        self._refiller = refiller
+        self._refills = ThreadPoolExecutor(1, "runlane-refills")
         self._engine = engine
 
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:
         """Open a SQLite file whose schema is up to date. Raises `StartupError` if it is damaged, or locked."""
         try:
+            refiller = SqliteRefiller(path)
             writer = Writer(executor or SqliteExecutor(path, clock, broker_id))
         except sqlite3.Error as exc:
             raise StartupError(f"cannot use the database {path}: {exc}") from exc
         url = URL.create("sqlite+aiosqlite", database=str(path))
         engine = create_async_engine(url, pool_size=2, max_overflow=2, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine.sync_engine, "connect", _read_only)
-        return cls(writer, engine)
+        return cls(writer, refiller, engine)
 
     # Writes ----------------------------------------------------------------------------------------------
 
@@ -82,18 +87,19 @@ class Store:
     async def close(self) -> None:
         """Commit what waits and close the database."""
         await self._writer.close()
+        await asyncio.to_thread(self._refills.shutdown)
+        self._refiller.close()
         await self._engine.dispose()
 
     # Reads -----------------------------------------------------------------------------------------------
 
     async def refill(self, task_key: str, now: int, limit: int) -> Refill:
         """Return a key's first dispatchable runs in order, and when its next one comes due."""
-        async with self._reading() as connection:
-            params = q.due_params(task_key, now, limit)
-            rows = (await connection.execute(q.FIRST_DUE, params)).all()
-            due = (await connection.execute(q.NEXT_DUE, params)).scalar_one()
-        queued = tuple(QueuedRecord(row[0], task_key, row[1], row[2], row[3]) for row in rows)
-        return Refill(queued, None if due >= q.NEVER else due)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._refills, self._refiller.refill, task_key, now, limit)
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(str(exc)) from exc
 
     async def run_by_id(self, run_id: str) -> RunRecord | None:
         """Return a run with its state and payloads."""
