@@ -19,6 +19,7 @@ from runlane.protocol.ids import uuid7
 from .access import Access, AccessMiddleware
 from .api.health import Health
 from .api.http import EXCEPTION_HANDLERS
+from .api.task_run_states import TaskRunStates
 from .api.task_runs import TaskRuns
 from .clock import Clock
 from .core.core import Core
@@ -69,6 +70,7 @@ def create_app(core: Core) -> Starlette:
     access = Access(core.settings.token)
     health = Health(core, __version__)
     task_runs = TaskRuns(core)
+    states = TaskRunStates(core)
 
     async def worker_socket(socket: WebSocket) -> None:
         await WorkerConnection(socket, core, access).run()
@@ -83,6 +85,7 @@ def create_app(core: Core) -> Starlette:
             Route("/api/version", health.version),
             Route("/api/task_runs/", task_runs.create, methods=["POST"]),
             Route("/api/task_runs/{id}", task_runs.read),
+            Route("/api/task_run_states/", states.of_run),
             WebSocketRoute("/api/task_runs/subscriptions/scheduled", worker_socket),
             WebSocketRoute("/api/task_runs/submissions", submission_socket),
         ],

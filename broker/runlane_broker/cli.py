@@ -1,127 +1,82 @@
-"""`runlane serve`: from arguments to a running broker. Exit codes: 0, 1 failed, 2 usage, 130 interrupted."""
+"""`runlane serve` and `runlane demo`. What they run is imported when they do: help and mistakes come at once."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import gc
-import logging
 import os
-import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-from runlane import __version__
+from runlane.commands.console import DONE, FAILED, INTERRUPTED, USAGE, Parser, complain
+from runlane.config.flags import add_flags, flags_of
 
 from . import logs
-from .app import Broker, create_app, running_broker
-from .clock import SystemClock
 from .errors import ConfigurationError, StartupError, StoreUnavailable
-from .serving import bind, serving, stop_signals, url_of
 from .settings import Settings, load
-from .storage.location import sqlite_path
-from .storage.lock import FileLock
-from .storage.schema import upgrade
 
-logger = logging.getLogger("runlane")
+if TYPE_CHECKING:
+    from .demo.report import Report
+
+_SERVE_EPILOG: Final = """\
+More settings, such as timers, have no option: `runlane config show` lists all of them.
+
+exit codes: 0 stopped as told, 1 cannot start here and now, 2 cannot start as told
+
+examples:
+  runlane serve
+  runlane serve --host 0.0.0.0 --token-file token --db sqlite:////var/lib/runlane/runlane.db
+  RUNLANE_TIMERS_DRAIN=5 runlane serve --log-format json
+"""
+
+_DEMO: Final = """\
+Run a broker and two workers, measure every file of Python's standard library with them, check every answer,
+and say what the workers have done and what has happened to one of the runs.
+"""
 
 
 def serve(argv: Sequence[str]) -> int:
     """Run a broker until it is told to stop; returns the exit code."""
-    arguments = _parser().parse_args(argv)
-    logs.configure(arguments.log_level, as_json=arguments.log_format == "json")
-    flags = {name: getattr(arguments, name) for name in ("host", "port", "db", "token_file")}
+    flags = flags_of(_parser().parse_args(argv))
     try:
-        _run(_serve(load(os.environ, flags)))
+        settings = load(os.environ, {key.removeprefix("broker."): value for key, value in flags.items()})
+        from .program import run_broker
+
+        logs.configure(settings.log_level, as_json=settings.log_format == "json")
+        run_broker(settings)
     except ConfigurationError as exc:
-        print(f"runlane: {exc}", file=sys.stderr)
-        return 2
+        return complain(exc, USAGE)
     except (StartupError, StoreUnavailable) as exc:
-        print(f"runlane: {exc}", file=sys.stderr)
-        return 1
-    return 0
+        return complain(exc, FAILED)
+    return DONE
 
 
 def demo(argv: Sequence[str]) -> int:
     """Run a broker, two workers and a job whose answers can be checked; returns the exit code."""
-    argparse.ArgumentParser(prog="runlane demo", description=demo.__doc__).parse_args(argv)
-    from .demo import job
+    Parser("runlane demo", _DEMO).parse_args(argv)
+    from .demo.display import make_display
+    from .demo.job import run
+    from .serving import stop_signals
 
+    async def watched() -> Report:
+        """Leave nothing behind, however the demo is ended."""
+        job = asyncio.ensure_future(run(display))
+        with stop_signals(job.cancel):
+            return await job
+
+    display = make_display()
     try:
-        report = asyncio.run(job.run(print))
+        report = asyncio.run(watched())
     except StartupError as exc:
-        print(f"runlane: {exc}", file=sys.stderr)
-        return 1
-    print("\n".join(report.lines()))
+        return complain(exc, FAILED)
+    except asyncio.CancelledError:
+        return INTERRUPTED
+    display.say(report.render())
     if report.wrong:
-        print(f"runlane: wrong answers for {', '.join(map(str, report.wrong[:3]))}", file=sys.stderr)
-    return 1 if report.wrong else 0
+        return complain(f"wrong answers for {', '.join(map(str, report.wrong[:3]))}", FAILED)
+    return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="runlane serve", description="Run a broker.")
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on, 0 for a free one (default: 4200)")
-    parser.add_argument("--db", metavar="URL", help="sqlite:///PATH (default: sqlite:///runlane.db)")
-    parser.add_argument("--token-file", metavar="PATH", help="file with the token that clients must show")
-    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    parser.add_argument("--log-format", default="console", choices=("console", "json"))
+def _parser() -> Parser:
+    parser = Parser("runlane serve", "Run a broker: one process, one SQLite file.", _SERVE_EPILOG)
+    add_flags(parser, Settings)
     return parser
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main)
-
-
-async def _serve(settings: Settings) -> None:
-    path = sqlite_path(settings.db)
-    listener = bind(settings.host, settings.port)
-    lock = FileLock(path)
-    try:
-        await asyncio.to_thread(upgrade, path)
-        async with running_broker(settings, path, SystemClock()) as broker:
-            stop = asyncio.Event()
-            with stop_signals(stop.set):
-                async with serving(create_app(broker.core), listener):
-                    _calm_garbage_collector()
-                    _announce(settings, broker, url_of(listener))
-                    await stop.wait()
-                    await _drain(broker, settings.timers.drain)
-    finally:
-        lock.release()
-        listener.close()
-
-
-def _calm_garbage_collector() -> None:
-    """Look for cycles less often, and never among what lives as long as the process: a quarter of the CPU."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-
-
-def _announce(settings: Settings, broker: Broker, url: str) -> None:
-    backlog = broker.backlog
-    logger.info(
-        "runlane %s listening on %s, database %s, restored %d queued and %d running runs",
-        __version__,
-        url,
-        settings.db,
-        backlog.queued,
-        backlog.leased,
-    )
-
-
-async def _drain(broker: Broker, seconds: float) -> None:
-    """Say goodbye; give what runs a moment to report. What does not is resumed by the next broker."""
-    logger.info("draining")
-    broker.core.drain()
-    deadline = asyncio.get_running_loop().time() + seconds
-    while broker.core.holds_runs() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,6 +20,8 @@ from runlane.protocol.limits import MAX_MESSAGE_BYTES
 
 from .errors import StartupError
 
+#: Connections that may wait to be accepted.
+_BACKLOG: Final = 2048
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,6 +42,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
+        listener.listen(_BACKLOG)  # here, because uvloop takes a port that is in use for a success
     except (OSError, TypeError, ValueError) as exc:  # the last two for a name that is no name
         listener.close()
         raise StartupError(f"cannot listen on {host}:{port}: {getattr(exc, 'strerror', None) or exc}") from exc
@@ -55,10 +58,7 @@ def url_of(listener: socket.socket) -> str:
 
 @asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]:
-    """Serve an application on a listener while the block runs; then close every connection with 1012.
-
-    Raises `StartupError` if another process listens on the same port since it was bound.
-    """
+    """Serve an application on a listener while the block runs; then close every connection with 1012."""
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",
@@ -78,13 +78,10 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]
     try:
         while not server.started and not task.done():  # noqa: ASYNC110  (uvicorn has no event for it)
             await asyncio.sleep(0.005)
-        if task.done():
-            raise StartupError(f"cannot listen on {url_of(listener)}: {task.exception()}") from task.exception()
         yield
     finally:
         server.should_exit = True
-        if server.started or not task.done():
-            await task
+        await task
 
 
 @contextmanager

@@ -10,19 +10,50 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from . import __version__
+from .commands.console import DONE, FAILED, INTERRUPTED, USAGE, Parser, complain
+from .config import ClientSection, ConfigError, WorkerSection, load_config
+from .config.flags import add_flags, flags_of
 
 if TYPE_CHECKING:
-    from .worker import Worker
+    from .settings import Settings
 
-DONE: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
+#: Seconds that running tasks get to finish when a file has changed: given back, they run again with the new code.
+RELOAD_DRAIN_SECONDS: Final = 1.0
+#: Commands that read their own options.
+_OTHERS: Final = {
+    "serve": "run a broker (needs runlane[broker])",
+    "demo": "see a broker and two workers at work (needs runlane[broker])",
+    "submit": "submit a run of a task, and wait for its result",
+    "status": "say whether the broker is there and ready, or wait until it is",
+    "config": "show what is set, and where that comes from",
+}
 
-_BROKER_COMMANDS: Final = ("serve", "demo")
+_WORKER: Final = "execute the runs of a module's tasks"
+_WORKER_EPILOG: Final = """\
+SIGTERM or one Ctrl-C: take nothing more, finish what runs, give back the rest. Once more: stop at once.
+
+exit codes: 0 stopped as told, 1 the broker will not have it, 2 used wrongly, 130 stopped at once
+
+examples:
+  runlane worker tasks.py
+  runlane worker package.tasks:add,send --limit 50 --url https://broker.example --token-file token
+"""
+
+_EPILOG: Final = """\
+Settings come from options, RUNLANE_… variables, runlane.toml and [tool.runlane] of pyproject.toml, in this
+order. `runlane COMMAND --help` says more.
+
+exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted
+
+examples:
+  runlane serve
+  runlane worker tasks.py
+  runlane submit tasks.add --args '{"a": 2, "b": 3}' --wait
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -30,100 +61,133 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
     sys.exit(code)
 
 
 def _run(argv: list[str]) -> int:
-    if argv and argv[0] in _BROKER_COMMANDS:
-        return _broker(argv[0], argv[1:])
-    options = _parser().parse_args(argv)
+    match argv[:1]:
+        case ["serve" | "demo" as command]:
+            return _broker(command, argv[1:])
+        case ["submit"]:
+            from .commands import submit
+
+            return submit.main(argv[1:])
+        case ["status"]:
+            from .commands import status
+
+            return status.main(argv[1:])
+        case ["config"]:
+            from .commands import config
+
+            return config.main(argv[1:])
+        case _:
+            options = _parser().parse_args(argv)
     if options.command == "worker":
-        return _worker(options)
+        return _reloading(options, argv) if options.reload else _worker(options)
     print(f"runlane {__version__}")
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="runlane", description="Durable task dispatch over WebSockets.")
+def _parser() -> Parser:
+    parser = Parser("runlane", "Durable task dispatch over WebSockets.", _EPILOG)
     parser.add_argument("--version", action="version", version=f"runlane {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    worker = commands.add_parser("worker", help="execute the runs of a module's tasks")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    serve, *others = _OTHERS
+    commands.add_parser(serve, help=_OTHERS[serve])
+    worker = commands.add_parser(
+        "worker", help=_WORKER, description=f"{_WORKER.capitalize()}, until told to stop.", epilog=_WORKER_EPILOG
+    )
     worker.add_argument("module", metavar="MODULE", help="pkg.mod or file.py, optionally with :task,task")
-    worker.add_argument("--limit", type=int, default=10, help="runs at once (default: %(default)s)")
-    worker.add_argument("--url", help="the broker (default: RUNLANE_URL, or http://127.0.0.1:4200)")
-    worker.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    worker.add_argument("--json-logs", action="store_true", help="one JSON object a line")
+    worker.add_argument("--name", metavar="TEXT", help="what people call it (default: host and process)")
+    worker.add_argument(
+        "--fence", action="store_true", help="stop tasks before their lease can be elsewhere, when cut off"
+    )
+    worker.add_argument(
+        "--lifespan", metavar="MODULE:NAME", help="async context manager around all work; yields resources"
+    )
+    worker.add_argument(
+        "--reload",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="start again when a .py file below this folder changes",
+    )
+    worker.add_argument("--json-logs", action="store_true", help="the same as --log-format json")
+    add_flags(worker, WorkerSection, ClientSection)
+    for name in others:
+        commands.add_parser(name, help=_OTHERS[name])
     commands.add_parser("version", help="print the version")
-    # Only for the help: these take their own options.
-    commands.add_parser("serve", help="run a broker (needs runlane[broker])")
-    commands.add_parser("demo", help="run a broker, a worker and some tasks (needs runlane[broker])")
     return parser
 
 
 def _broker(command: str, argv: list[str]) -> int:
     try:
         from runlane_broker import cli
+
+        return cli.serve(argv) if command == "serve" else cli.demo(argv)
     except ImportError as exc:
-        return _complain(f"runlane {command} needs the broker: install runlane[broker] ({exc})")
-    return cli.serve(argv) if command == "serve" else cli.demo(argv)
+        return complain(f"runlane {command} needs the broker: install runlane[broker] ({exc})", USAGE)
 
 
 def _worker(options: argparse.Namespace) -> int:
-    from .errors import ArgumentError, SettingsError
-    from .settings import load_settings
-    from .worker import UsageError, Worker, find_tasks
+    from .errors import ArgumentError, ConnectionFailed
+    from .settings import Settings
+    from .worker import ProcessFailed, UsageError, Worker, find_lifespan, find_tasks, work
 
-    _configure_logging(options.log_level, as_json=options.json_logs)
+    try:
+        config = load_config(flags=flags_of(options))
+        told, settings = config.of(WorkerSection), config.of(Settings)
+    except ConfigError as exc:
+        return complain(exc, USAGE)
+    _configure_logging(told.log_level, as_json=options.json_logs or told.log_format == "json")
+    _submit_there(settings, options)
     sys.path.insert(0, os.getcwd())
     try:
         tasks = find_tasks(options.module)
-        worker = Worker(tasks, limit=options.limit, settings=load_settings(url=options.url))
-    except (UsageError, ArgumentError, SettingsError) as exc:
-        return _complain(str(exc))
+        worker = Worker(
+            tasks,
+            limit=told.limit,
+            settings=settings,
+            client_id=options.name,
+            drain_seconds=told.drain_timeout,
+            fence=options.fence,
+            lifespan=find_lifespan(options.lifespan) if options.lifespan else None,
+        )
+    except (UsageError, ArgumentError) as exc:
+        return complain(exc, USAGE)
     names = ", ".join(worker.tasks)
     print(
         f"runlane {__version__} worker: {names}; limit {worker.limit}, broker {worker.settings.url}",
         flush=True,
     )
-    code = _work(worker)
-    if worker.stuck_threads:
-        _leave_threads_behind(code)
-    return code
-
-
-def _work(worker: Worker) -> int:
-    import asyncio
-
-    from .errors import ConnectionFailed
-    from .worker import stop_on_signals
-
-    async def run() -> None:
-        with stop_on_signals(worker):
-            await worker.run()
-
     try:
-        asyncio.run(run())
-    except ConnectionFailed as exc:
-        print(f"runlane: {exc}", file=sys.stderr)
-        return FAILED
-    except asyncio.CancelledError:
-        return INTERRUPTED
-    return DONE
+        return work(worker)
+    except (ConnectionFailed, ProcessFailed) as exc:
+        return complain(exc, FAILED)
 
 
-def _leave_threads_behind(code: int) -> NoReturn:
-    """Exit although threads run that nothing can stop: the interpreter would wait for them."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def _reloading(options: argparse.Namespace, argv: list[str]) -> int:
+    from .worker.reload import Reloader
+
+    _configure_logging("info", as_json=options.json_logs)
+    command = [*argv, "--no-reload"]
+    if getattr(options, "worker.drain_timeout") is None:
+        command += ["--drain-timeout", str(RELOAD_DRAIN_SECONDS)]
+    return Reloader([sys.executable, "-m", "runlane", *command], Path.cwd()).run()
 
 
-def _complain(message: str) -> int:
-    print(f"runlane: {message}", file=sys.stderr)
-    return USAGE
+def _submit_there(settings: Settings, options: argparse.Namespace) -> None:
+    """Have tasks that submit do so where their worker works, whatever the environment says."""
+    os.environ["RUNLANE_URL"] = settings.url
+    token_file = getattr(options, "client.token_file")
+    if token_file is not None:
+        os.environ.pop("RUNLANE_TOKEN", None)
+        os.environ["RUNLANE_TOKEN_FILE"] = token_file
 
 
 def _configure_logging(level: str, *, as_json: bool) -> None:

@@ -1,119 +1,288 @@
-"""The handle of a submitted run."""
+"""The handle of a submitted run.
+
+| to wait for              | in sync code        | in async code               |
+|--------------------------|---------------------|-----------------------------|
+| the result               | `future.result()`   | `await future`              |
+| … not for ever           | `future.result(10)` | `await future.aresult(10)`  |
+| the end, whichever it is | `future.wait()`     | `await future.await_()`     |
+| the results of many      | `gather(*futures)`  | `await agather(*futures)`   |
+
+Nothing polls: a run is watched from the first of these calls on, and the broker pushes how it ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from typing import Any, Generic, TypeVar, cast
+import os
+from collections.abc import Awaitable, Generator, Sequence
+from concurrent.futures import Future
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
+from uuid import UUID
 
-import msgspec
-
-from .client import Client
-from .errors import (
-    PayloadError,
-    ResultError,
-    RunCancelled,
-    RunCrashed,
-    RunError,
-    RunExpired,
-    RunFailed,
-    RunParked,
-    RunTimedOut,
-)
+from .client import Client, client_like, in_loop, may_block, run_sync, start_sync
+from .endings import error_of
+from .errors import ArgumentError, PayloadError, ResultError, RunlaneError, SubmitRefused
+from .protocol.ids import is_id
 from .protocol.messages import RunFinished, RunProgress
-from .protocol.payloads import ABSENT
-from .protocol.states import StateName, StateType
-from .serializers import ValueType, load
+from .protocol.states import FINAL, StateType
+from .serializers import ANY_RESULT, Results
 
+T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
-_ANYTHING = ValueType(Any)
+#: How a run ended, or why nobody will hear of it.
+_Ending: TypeAlias = RunFinished | RunlaneError
 
 
 class RunFuture(Generic[R_co]):
-    """A run's result, some day: `await future`, or `await future.result(timeout=10)`.
+    """A run's result, some day: `future.result()`, or `await future`.
 
-    The run is watched from the first `await` on, and its end is pushed; nothing polls. Any number of tasks
-    may wait, and any of them may be cancelled without an effect on the run.
+    Any number of threads and asyncio tasks may wait, and any of them may give up, without an effect on the run.
+    A future can be used in any thread and any event loop, whichever it came from.
     """
 
-    def __init__(self, run_id: str, client: Client, result_type: ValueType = _ANYTHING) -> None:
-        self.id = run_id
+    __slots__ = (
+        "__weakref__",
+        "_client",
+        "_ending",
+        "_listener",
+        "_listens_in",
+        "_progress",
+        "_results",
+        "created",
+        "id",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        client: Client | None = None,
+        results: Results = ANY_RESULT,
+        *,
+        created: bool | None = None,
+        refused: SubmitRefused | None = None,
+    ) -> None:
+        self.id: Final = run_id
+        #: Whether the submission made the run (False: it was there, with this idempotency key; None: not known).
+        self.created: Final = created
         self._client = client
-        self._result_type = result_type
-        self._finished: RunFinished | None = None
+        self._results = results
+        self._ending: _Ending | None = refused
         self._progress: RunProgress | None = None
+        self._listener: Future[_Ending] | asyncio.Future[_Ending] | None = None
+        self._listens_in = 0  # the process in which it does: a forked child has a listener that never hears
+
+    @classmethod
+    def from_id(cls, run_id: str | UUID) -> RunFuture[Any]:
+        """Return the future of any run, its result as plain JSON values; `Task.future` gives a typed one.
+
+        Raises `ArgumentError` for what is no UUID. Whether there is such a run shows when it is waited for.
+        """
+        return RunFuture(checked_id(run_id))
 
     def __repr__(self) -> str:
-        return f"<RunFuture {self.id} {self.state}>"
+        said = "refused" if self.refused else self._known_state() or "not heard of"
+        return f"<RunFuture {self.id} {said}>"
 
-    def __await__(self) -> Generator[Any, None, R_co]:
-        return self.result().__await__()
+    # --- What is known ----------------------------------------------------------------------------------
 
     @property
-    def state(self) -> StateType:
-        """The last state that this handle has heard of: it listens only while somebody awaits it."""
-        if self._finished is not None:
-            return self._finished.state.type
-        return StateType.RUNNING if self._progress is not None else StateType.SCHEDULED
+    def state(self) -> StateType | None:
+        """The last state that was pushed; from the first look on it is kept up to date.
+
+        SCHEDULED until the run has told of its progress or has ended; None for a `from_id` that has not.
+        Raises what keeps the run from being watched: `RunNotFound`, `ConnectionFailed` …
+        """
+        self._listen()
+        return self._known_state()
 
     @property
     def progress(self) -> RunProgress | None:
-        """What the task last said of its progress, as far as this handle has heard."""
+        """What the task last said of its progress; from the first look on it is kept up to date."""
+        self._listen()
         return self._progress
 
-    async def result(self, timeout: float | None = None) -> R_co:
+    @property
+    def refused(self) -> SubmitRefused | None:
+        """Why the broker has not taken the run, where it has not."""
+        return self._ending if isinstance(self._ending, SubmitRefused) else None
+
+    def done(self) -> bool:
+        """Say whether the run has ended, as far as `state` knows."""
+        return self.state in FINAL
+
+    # --- Waiting ----------------------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> R_co:
         """Wait for the run's end, at most `timeout` seconds, and return its result.
 
-        Raises `TimeoutError`, a `RunError` that says how the run ended instead, `ResultError` where the
-        result is not of the annotated type, `RunNotFound`, `ConnectionFailed` or `ClientClosed`.
+        Raises `TimeoutError`; a `RunError` that says how the run ended instead; `ResultError` where the result
+        is not of the annotated type; `RunNotFound`, `ConnectionFailed`, `ClientClosed`; and `WouldBlock` where
+        an event loop runs, unless the run is known to have ended.
         """
-        if self._finished is None:
-            async with asyncio.timeout(timeout):
-                self._finished = await self._client.watch(self.id, self._note_progress)
-        return self._value_of(self._finished)
+        return self._value_of(self._block(timeout, "result()", "await future"))
 
-    def _note_progress(self, progress: RunProgress) -> None:
+    async def aresult(self, timeout: float | None = None) -> R_co:
+        """Wait for the result in an event loop; `await future` is the same, without a timeout."""
+        return self._value_of(await self._end_in_time(timeout))
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        return self.aresult().__await__()
+
+    def wait(self, timeout: float | None = None) -> StateType:
+        """Wait for the run's end, at most `timeout` seconds, and return its last state, good or bad.
+
+        Raises what `result` does, but for `RunError` and `ResultError`.
+        """
+        return self._block(timeout, "wait()", "await future.await_()").state.type
+
+    async def await_(self, timeout: float | None = None) -> StateType:
+        """Wait for the run's end in an event loop."""
+        return (await self._end_in_time(timeout)).state.type
+
+    # --- Inside -----------------------------------------------------------------------------------------
+
+    def _known_state(self) -> StateType | None:
+        if isinstance(self._ending, RunFinished):
+            return self._ending.state.type
+        if self._progress is not None:
+            return StateType.RUNNING
+        return None if self.created is None else StateType.SCHEDULED
+
+    def _listen(self) -> None:
+        """Have the run watched from now on. Raises what kept it from being watched until now."""
+        if isinstance(self._ending, RunlaneError):
+            raise self._ending
+        if self._ending is not None or self._is_listening():
+            return
+        failed = self._listener
+        self._listener = asyncio.ensure_future(self._ended()) if in_loop() else start_sync(self._ended)
+        self._listens_in = os.getpid()
+        if failed is not None and failed.done() and not failed.cancelled():
+            self._value_of(failed.result())
+
+    def _is_listening(self) -> bool:
+        return self._listener is not None and not self._listener.done() and self._listens_in == os.getpid()
+
+    async def _end(self) -> RunFinished:
+        """Wait for the end, in whichever loop this is."""
+        if self._ending is None:
+            self._ending = await client_like(self._client).watch(self.id, self._note)
+        if isinstance(self._ending, RunlaneError):
+            raise self._ending
+        return self._ending
+
+    async def _ended(self) -> _Ending:
+        try:
+            return await self._end()
+        except RunlaneError as exc:
+            return exc
+
+    async def _end_in_time(self, seconds: float | None) -> RunFinished:
+        return await _in_time(self._end(), seconds, f"run {self.id} has not ended")
+
+    def _block(self, seconds: float | None, call: str, instead: str) -> RunFinished:
+        if isinstance(self._ending, RunFinished):
+            return self._ending
+        may_block(call, instead)
+        return run_sync(self._end_in_time(seconds))
+
+    def _note(self, progress: RunProgress) -> None:
         self._progress = progress
 
-    def _value_of(self, finished: RunFinished) -> R_co:
-        if finished.state.type is not StateType.COMPLETED:
-            raise error_of(finished)
-        if finished.result == ABSENT:
-            return cast("R_co", None)
+    def _value_of(self, ending: _Ending) -> R_co:
+        if isinstance(ending, RunlaneError):
+            raise ending
+        if ending.state.type is not StateType.COMPLETED:
+            raise error_of(ending)
         try:
-            return self._result_type.convert(load(finished.result, "the result"), "the result")
+            return self._results.unpack(ending.result)
         except PayloadError as exc:
             raise ResultError(str(exc)) from exc
 
 
-class _RemoteError(msgspec.Struct):
-    """What a worker says of an exception."""
+@overload
+def gather(
+    *futures: RunFuture[T], timeout: float | None = None, return_exceptions: Literal[False] = False
+) -> list[T]: ...
+@overload
+def gather(
+    *futures: RunFuture[T], timeout: float | None = None, return_exceptions: bool
+) -> list[T | RunlaneError]: ...
+def gather(*futures: RunFuture[Any], timeout: float | None = None, return_exceptions: bool = False) -> list[Any]:
+    """Wait for all of the runs, at most `timeout` seconds, and return their results in order.
 
-    type: str = "unknown"
-    message: str = ""
-    traceback: str = ""
-
-
-def error_of(finished: RunFinished) -> RunError:
-    """Return the error that stands for a run which has ended without a result."""
-    run_id, state = finished.id, finished.state
-    match state.type:
-        case StateType.FAILED:
-            remote = _remote_error(finished)
-            kind = RunTimedOut if state.name == StateName.TIMED_OUT else RunFailed
-            return kind(run_id, state, remote.type, remote.message, remote.traceback)
-        case StateType.CANCELLED:
-            return (RunExpired if state.name == StateName.EXPIRED else RunCancelled)(run_id, state)
-        case StateType.CRASHED:
-            return (RunParked if state.name == StateName.PARKED else RunCrashed)(run_id, state)
-        case _:
-            return RunError(run_id, state)
+    The first run that fails ends the waiting, and its error is raised; with `return_exceptions` errors stand
+    among the results. Raises `TimeoutError`, and `WouldBlock` where an event loop runs.
+    """
+    may_block("gather()", "await agather(…)")
+    ends = run_sync(_ends(futures, timeout, fail_fast=not return_exceptions))
+    return _results(futures, ends, return_exceptions=return_exceptions)
 
 
-def _remote_error(finished: RunFinished) -> _RemoteError:
-    """Read the error payload; what is no error of ours says at least what the state says."""
+@overload
+async def agather(
+    *futures: RunFuture[T], timeout: float | None = None, return_exceptions: Literal[False] = False
+) -> list[T]: ...
+@overload
+async def agather(
+    *futures: RunFuture[T], timeout: float | None = None, return_exceptions: bool
+) -> list[T | RunlaneError]: ...
+async def agather(
+    *futures: RunFuture[Any], timeout: float | None = None, return_exceptions: bool = False
+) -> list[Any]:
+    """Wait for all of the runs as `gather` does, in an event loop."""
+    ends = await _ends(futures, timeout, fail_fast=not return_exceptions)
+    return _results(futures, ends, return_exceptions=return_exceptions)
+
+
+def checked_id(run_id: str | UUID) -> str:
+    """Return a run's id in its canonical form. Raises `ArgumentError`."""
+    text = str(run_id).lower()
+    if not is_id(text):
+        raise ArgumentError(f"{str(run_id)[:40]!r} is no id of a run: those are UUIDs")
+    return text
+
+
+async def _ends(futures: Sequence[RunFuture[Any]], seconds: float | None, *, fail_fast: bool) -> list[Any]:
+    """Wait for all; return states, or what keeps runs from being watched. The first that fails is raised."""
+    wait = _success if fail_fast else RunFuture[Any].await_
+    waiting = [asyncio.ensure_future(wait(future)) for future in futures]
     try:
-        return msgspec.json.decode(finished.error, type=_RemoteError)
-    except msgspec.DecodeError:
-        return _RemoteError(message=finished.state.message or "")
+        ends = asyncio.gather(*waiting, return_exceptions=not fail_fast)
+        return await _in_time(ends, seconds, f"not all of {len(waiting)} runs have ended")
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+async def _success(future: RunFuture[Any]) -> StateType:
+    state = await future.await_()
+    if state is not StateType.COMPLETED:
+        future.result()  # raises why
+    return state
+
+
+def _results(futures: Sequence[RunFuture[Any]], ends: Sequence[Any], *, return_exceptions: bool) -> list[Any]:
+    results: list[Any] = []
+    for future, end in zip(futures, ends, strict=True):
+        try:
+            if isinstance(end, BaseException):
+                raise end
+            results.append(future.result())  # it has ended: nothing is waited for
+        except RunlaneError as exc:
+            if not return_exceptions:
+                raise
+            results.append(exc)
+    return results
+
+
+async def _in_time(waiting: Awaitable[T], seconds: float | None, late: str) -> T:
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await waiting
+    except TimeoutError:
+        if scope.expired():
+            raise TimeoutError(f"{late} within {seconds:g} s") from None
+        raise

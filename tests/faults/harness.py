@@ -40,7 +40,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=m.Frame)
 
 #: Whether the long forms are wanted: the sizes of the acceptance, which take minutes.
-LONG = os.environ.get("RUNLANE_LONG") == "1"
+LONG = os.environ.get("FAULTS_LONG") == "1"
 #: Seconds after which what is waited for will not come.
 PATIENCE = 30.0
 TASKS = Path(__file__).with_name("tasks.py")

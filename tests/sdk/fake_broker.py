@@ -49,9 +49,9 @@ class Peer:
         self._decoder = decoder
         self._frames: deque[Any] = deque()
 
-    async def next(self) -> Any:
+    async def next(self, seconds: float | None = PATIENCE) -> Any:
         """Return the next frame, beats left out."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             while True:
                 while not self._frames:
                     self._frames.extend(self._decoder.decode(await self.socket.recv(decode=False)))
@@ -141,6 +141,11 @@ class FakeBroker:
         async with asyncio.timeout(PATIENCE):
             self._taken.append(await self._peers.get())
             return self._taken[-1]
+
+    async def peers(self) -> AsyncIterator[Peer]:
+        """Yield all connections, for ever."""
+        while True:
+            yield await self._peers.get()
 
     async def end(self, running: asyncio.Task[None]) -> None:
         """End a worker as a broker does: close the connection after `quit`."""

@@ -57,7 +57,7 @@ def exit_code(*argv: str) -> object:
         (["worker", "app_of_cli:number"], "app_of_cli.number is no task"),
         (["worker", "app_of_cli:add,gone"], "app_of_cli.gone does not exist"),
         (["worker", "app_of_cli", "--limit", "0"], "limit must be between"),
-        (["worker", "app_of_cli", "--url", "gopher://x"], "RUNLANE_URL must begin"),
+        (["worker", "app_of_cli", "--url", "gopher://x"], "--url must begin"),
         (["dance"], "invalid choice"),
         ([], "required"),
     ],

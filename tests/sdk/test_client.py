@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 
+import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection
 
@@ -43,7 +44,7 @@ def test_submit_and_await() -> None:
             frame = await peer.expect(m.Submit)
             await peer.send(submitted(frame))
             future = await submitting
-            waiting = asyncio.create_task(future.result(timeout=5))
+            waiting = asyncio.create_task(future.aresult(timeout=5))
             watch = await peer.expect(m.Watch)
             assert watch.ids == (future.id,)
             await peer.send(m.RunProgress(id=future.id, current=1, total=2))
@@ -137,6 +138,73 @@ def test_a_refused_frame_fails_its_calls() -> None:
     run(main())
 
 
+def test_a_run_that_no_frame_can_hold_is_refused_alone() -> None:
+    async def main() -> None:
+        async with fake_broker() as broker, Client(broker.settings) as client:
+            broker.welcome = msgspec.structs.replace(broker.welcome, max_message_bytes=1000)
+            large = m.NewRun(id=uuid7(), task_key="k", parameters=m.Raw(b'{"x":"' + b"x" * 1000 + b'"}'))
+            runs = [new_run(1), large, new_run(2)]
+            call = asyncio.create_task(client.submit_each(runs))
+            peer = await broker.peer()
+            for _ in range(2):
+                await peer.send(submitted(await peer.expect(m.Submit)))
+            answers = await call
+            assert [answer.id for answer in answers] == [one.id for one in runs]
+            assert [answer.error and answer.error.code for answer in answers] == [None, "payload_too_large", None]
+
+    run(main())
+
+
+def test_a_short_answer_refuses_the_rest() -> None:
+    async def main() -> None:
+        async with fake_broker() as broker, Client(broker.settings) as client:
+            call = asyncio.create_task(client.submit_each([new_run(1), new_run(2)]))
+            peer = await broker.peer()
+            answer = submitted(await peer.expect(m.Submit))
+            await peer.send(m.Submitted(ref=999, runs=()))  # to a question that was never asked
+            await peer.send(m.Submitted(ref=answer.ref, runs=answer.runs[:1]))
+            first, second = await call
+            assert first.error is None
+            assert second.error is not None
+            assert second.error.code == "internal"
+
+    run(main())
+
+
+def test_who_gave_up_is_left_out() -> None:
+    """What has not been sent is not, and what has is not waited for."""
+
+    async def main() -> None:
+        async with fake_broker() as broker, Client(broker.settings) as client:
+            calls = [asyncio.create_task(client.submit([new_run(n)])) for n in range(3)]
+            await asyncio.sleep(0)
+            calls[1].cancel()
+            peer = await broker.peer()
+            frame = await peer.expect(m.Submit)
+            assert len(frame.runs) == 2
+            calls[0].cancel()
+            await asyncio.sleep(0)
+            await peer.send(submitted(frame))
+            assert len(await calls[2]) == 1
+            assert repr(client).endswith("<Submissions 0 waiting, 0 frames in flight>, <Watches 0 runs>>")
+
+    run(main())
+
+
+def test_an_unwatched_run_may_still_be_told_of() -> None:
+    async def main() -> None:
+        async with fake_broker() as broker, Client(broker.settings) as client:
+            first, second = client.watch(uuid7()), client.watch(uuid7())
+            second.cancel()  # before it was said to the broker
+            peer = await broker.peer()
+            (run_id,) = (await peer.expect(m.Watch)).ids
+            await peer.send(m.Draining(retry_after_seconds=0), m.Beat(n=1))
+            await peer.send(completed(uuid7()), completed(run_id), completed(run_id))
+            assert (await first).id == run_id
+
+    run(main())
+
+
 def test_no_more_than_so_much_is_in_flight() -> None:
     async def main() -> None:
         async with fake_broker() as broker, Client(broker.settings) as client:
@@ -193,13 +261,13 @@ def test_who_gives_up_waiting_ends_the_watch() -> None:
     async def main() -> None:
         async with fake_broker() as broker, Client(broker.settings) as client:
             future = RunFuture[int](uuid7(), client)
-            waiting = asyncio.create_task(future.result())
+            waiting = asyncio.create_task(future.aresult())
             peer = await broker.peer()
             await peer.expect(m.Watch)
             waiting.cancel()
             assert (await peer.expect(m.Unwatch)).ids == (future.id,)
             with pytest.raises(TimeoutError):
-                await future.result(timeout=0.01)
+                await future.aresult(timeout=0.01)
 
     run(main())
 
@@ -208,7 +276,7 @@ def test_a_failed_run_raises_what_the_worker_saw() -> None:
     async def main() -> None:
         async with fake_broker() as broker, Client(broker.settings) as client:
             future = RunFuture[int](uuid7(), client)
-            waiting = asyncio.create_task(future.result())
+            waiting = asyncio.create_task(future.aresult())
             peer = await broker.peer()
             await peer.expect(m.Watch)
             state = m.RunState(type=m.StateType.FAILED, name="Failed", message="ValueError: bad")
@@ -323,4 +391,4 @@ def test_the_implicit_client_needs_no_closing(
         run(main())
         gc.collect()
     assert caplog.records == []
-    assert len(current._clients) <= 1  # what a closed loop leaves behind goes when the next one comes
+    assert len(current._state.loops) <= 1  # what a closed loop leaves behind goes when the next one comes

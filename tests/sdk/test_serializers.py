@@ -6,7 +6,10 @@ import datetime as dt
 import decimal
 import enum
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import typing
 import uuid
 from dataclasses import dataclass, field
@@ -18,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runlane.errors import ArgumentError, PayloadError, PayloadTooLarge
-from runlane.serializers import Arguments, ValueType, dump, load
+from runlane.serializers import Arguments, JsonSerializer, Results, ValueType, dump, load
 
 if TYPE_CHECKING:
     from nowhere import Nothing  # pyright: ignore[reportMissingImports]
@@ -60,13 +63,25 @@ class Model:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def model_dump(self, mode: str) -> dict[str, Any]:
+    def model_dump(self, mode: str, **_: bool) -> dict[str, Any]:
         assert mode == "json"
         return {"n": self.n}
 
     @classmethod
     def model_validate(cls, value: dict[str, Any]) -> Model:
+        if not isinstance(value["n"], int):
+            raise ValueError("n is no integer")
         return cls(value["n"])
+
+
+@dataclass
+class Circle:
+    radius: int
+
+
+@dataclass
+class Square:
+    side: int
 
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
@@ -86,14 +101,19 @@ ORDER = Order(uuid.UUID(int=7), NOW, pathlib.Path("a/b"), [Point(BIG, decimal.De
         (None, int | None),
         (NOW, dt.datetime),
         (dt.date(2026, 1, 2), dt.date),
+        (dt.time(1, 2, 3, 4), dt.time),
+        (dt.time(1, 2, tzinfo=dt.UTC), dt.time),
         (dt.timedelta(days=1, microseconds=5), dt.timedelta),
+        (dt.timedelta(seconds=-1), dt.timedelta),
         (uuid.UUID(int=5), uuid.UUID),
         (decimal.Decimal("0.10"), decimal.Decimal),
         (b"\x00\xff", bytes),
         (pathlib.Path("x/y"), pathlib.Path),
         ([pathlib.Path("x")], list[pathlib.Path]),
         (pathlib.Path("x"), pathlib.Path | None),
+        (bytearray(b"x"), bytearray),
         ({1, 2}, set[int]),
+        (frozenset({"a"}), frozenset[str]),
         ((1, "a"), tuple[int, str]),
         ({1: "a"}, dict[int, str]),
         ({uuid.UUID(int=1): 2}, dict[uuid.UUID, int]),
@@ -108,7 +128,11 @@ ORDER = Order(uuid.UUID(int=7), NOW, pathlib.Path("a/b"), [Point(BIG, decimal.De
         ({"a": 1}, object),
         ([1, 2], typing.Iterable[int]),
         ("x", pathlib.Path | str),
+        (pathlib.Path("x"), pathlib.Path | int),
         ("5", int | str),
+        (Square(1), Circle | Square),
+        (Circle(1), typing.Union[Circle, Square]),  # noqa: UP007
+        (None, Circle | Square | None),
     ],
 )
 def test_values_come_back_as_annotated(value: Any, annotation: Any) -> None:
@@ -121,16 +145,26 @@ def test_text_for_a_number_is_taken_as_meant() -> None:
     assert ValueType(int).convert("5", "it") == 5
 
 
+def test_what_fits_no_type_of_a_union_is_told() -> None:
+    with pytest.raises(PayloadError, match=r"it: Expected `.*Circle \| .*Square`, got `int`"):
+        ValueType(Circle | Square).convert(5, "it")
+
+
+def test_what_a_model_says_of_its_value_is_told() -> None:
+    with pytest.raises(PayloadError, match="it: n is no integer"):
+        ValueType(Model).convert({"n": "x"}, "it")
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (object(), "no JSON form is known for builtins.object"),
+        (object(), "it: no JSON form is known for builtins.object"),
         ({"a": [lambda: 1]}, "builtins.function"),
         (float("nan"), "not JSON compliant"),
         ([None, float("inf")], "not JSON compliant"),
         ("\ud800", "surrogates"),
-        ({(1, 2): 3}, "it cannot be sent"),
-        ([[]] * 3 + [json.loads("[" * 64 + "]" * 64)], "deeper than 64"),
+        ({(1, 2): 3}, "it: Only dicts with"),
+        ([[]] * 3 + [json.loads("[" * 64 + "]" * 64)], "it nests deeper than 64"),
     ],
 )
 def test_what_has_no_json_form_is_refused(value: Any, says: str) -> None:
@@ -143,12 +177,29 @@ def test_a_loop_is_refused() -> None:
     loop.append(loop)
     with pytest.raises(PayloadError):
         dump(loop, "it")
+    with pytest.raises(ArgumentError, match="argument 'a'"):
+        Arguments(lambda a: a).pack((loop,), {})
 
 
 def test_size_is_limited_in_bytes() -> None:
     dump("ü" * 9, "it", 20)
-    with pytest.raises(PayloadTooLarge, match="it has 22 bytes; at most 20"):
+    with pytest.raises(PayloadTooLarge, match="it: 22 bytes of JSON; at most 20"):
         dump("ü" * 10, "it", 20)
+
+
+def test_the_same_set_has_the_same_bytes_everywhere() -> None:
+    program = "import sys; from runlane.serializers import dump; print(bytes(dump({'a', 'b', 'c', 'd'}, 'it')))"
+    outputs = {
+        subprocess.run(
+            (sys.executable, "-c", program),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(outputs) == 1
+    assert len(json.loads(bytes(dump({1, "a"}, "it")))) == 2  # what has no order has none
 
 
 @given(
@@ -194,11 +245,27 @@ def test_a_call_that_does_not_fit_is_refused_as_python_does() -> None:
         Arguments(lambda a: a).pack((), {})
 
 
-def test_the_argument_that_cannot_be_sent_is_named() -> None:
-    with pytest.raises(ArgumentError, match="argument 'b' cannot be sent"):
-        Arguments(lambda a, b: a).pack((1, object()), {})
-    with pytest.raises(PayloadTooLarge, match="the arguments has"):
-        Arguments(lambda a, b: a).pack((1, "x" * 600_000), {})
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (object(), "argument 'b': no JSON form is known for builtins.object"),
+        ([1, {"when": object()}], r"argument 'b'\[1\]\['when'\]: no JSON form"),
+        (Circle(typing.cast("int", {1: float("nan")})), r"argument 'b'.radius\[1\]: Out of range float"),
+        (Point(1, typing.cast("decimal.Decimal", (object(),))), r"argument 'b'.y\[0\]: no JSON form"),
+        (json.loads("[" * 65 + "]" * 65), "argument 'b' nests deeper than 64 levels"),
+        (json.loads("[" * 64 + "]" * 64), "the arguments nests deeper than 64 levels"),
+    ],
+)
+def test_the_argument_that_cannot_be_sent_is_named(value: Any, says: str) -> None:
+    with pytest.raises(ArgumentError, match=says):
+        Arguments(lambda a, b: a).pack((1, value), {})
+
+
+def test_the_largest_argument_is_named_with_the_limit() -> None:
+    with pytest.raises(PayloadTooLarge) as caught:
+        Arguments(lambda a, b, c: a).pack((1, "x" * 300_000, "x" * 290_000), {})
+    said = "argument 'b': 300002 bytes of JSON; the arguments: 590021 bytes of JSON; at most 524288 (512 KiB)"
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(
@@ -216,3 +283,104 @@ def test_bad_payloads_are_refused(payload: bytes, says: str) -> None:
 
     with pytest.raises(ArgumentError, match=says):
         Arguments(function).unpack(msgspec.Raw(payload))
+
+
+# --- Other forms than JSON ----------------------------------------------------------------------------------
+
+
+class Msgpack:
+    """A user's serializer of bytes that are no text."""
+
+    content_type = "application/msgpack"
+
+    def dumps(self, value: Any) -> bytes:
+        return msgspec.msgpack.encode(value)
+
+    def loads(self, data: bytes) -> Any:
+        return msgspec.msgpack.decode(data)
+
+
+class Backwards(JsonSerializer):
+    """What an encrypting serializer looks like."""
+
+    content_type = "application/x-backwards"
+
+    def dumps(self, value: Any) -> bytes:
+        return super().dumps(value)[::-1]
+
+    def loads(self, data: bytes) -> Any:
+        return super().loads(data[::-1])
+
+
+def total(order: Order, when: dt.datetime, *more: int) -> decimal.Decimal:
+    return decimal.Decimal(len(order.points) + when.year + sum(more))
+
+
+@pytest.mark.parametrize("serializer", [Msgpack(), Backwards(), JsonSerializer()])
+def test_a_serializer_makes_the_form_and_annotations_the_types(serializer: Any) -> None:
+    arguments, results = Arguments(total, serializer), Results(decimal.Decimal, serializer)
+    assert arguments.headers == {"content-type": serializer.content_type}
+    order = (
+        Order(uuid.UUID(int=7), NOW, pathlib.Path("a/b")) if serializer.content_type[12:] != "msgpack" else None
+    )
+    given = order or {"id": uuid.UUID(int=7), "at": NOW, "where": "a/b"}
+    payload = arguments.pack((given, NOW, 1, 2), {})
+    assert json.loads(bytes(payload)).keys() == {"data"}
+    args, kwargs = arguments.unpack(payload, arguments.headers)
+    assert args == (Order(uuid.UUID(int=7), NOW, pathlib.Path("a/b")), NOW, 1, 2)
+    assert kwargs == {}
+    result = results.pack(total(*args))
+    assert isinstance(json.loads(bytes(result)), str)
+    assert results.unpack(result) == decimal.Decimal(2029)
+
+
+def test_who_lacks_the_serializer_is_kept_out() -> None:
+    """In both directions: the wrong form, and the right name on something else."""
+    sealed, plain = Arguments(total, Backwards()), Arguments(total)
+    packed = sealed.pack(({"id": 1}, NOW), {})
+    with pytest.raises(ArgumentError, match="are application/x-backwards, and this task takes application/json"):
+        plain.unpack(packed, sealed.headers)
+    with pytest.raises(ArgumentError, match="are application/json, and this task takes application/x-backwards"):
+        sealed.unpack(plain.pack(({"id": 1}, NOW), {}), {})
+    for payload in (b"{}", b'{"data":5}', b'{"data":"?"}', b"[]"):
+        with pytest.raises(ArgumentError, match="not in the form application/x-backwards"):
+            sealed.unpack(msgspec.Raw(payload), sealed.headers)
+    with pytest.raises(ArgumentError, match="the arguments: application/x-backwards: PayloadError"):
+        sealed.unpack(msgspec.Raw(b'{"data":"AAAA"}'), sealed.headers)
+    with pytest.raises(PayloadError, match="the result: not in the form"):
+        Results(int, Backwards()).unpack(msgspec.Raw(b"5"))
+
+
+def test_what_a_serializer_cannot_do_is_told_of_the_argument() -> None:
+    def function(a: Any, b: Any = None) -> None: ...
+
+    with pytest.raises(ArgumentError, match="argument 'b': application/msgpack: TypeError: "):
+        Arguments(function, Msgpack()).pack((1, object()), {})
+    with pytest.raises(PayloadTooLarge, match=r"argument 'b': \d+ bytes .* at most 524288 \(512 KiB\)"):
+        Arguments(function, Msgpack()).pack((1, "x" * 400_000), {})
+
+
+# --- Pydantic, where it is installed ----------------------------------------------------------------------------
+
+
+def test_pydantic_models_there_and_back() -> None:
+    pydantic = pytest.importorskip("pydantic")
+
+    class Line(pydantic.BaseModel):
+        price: decimal.Decimal
+        when: dt.datetime = pydantic.Field(alias="When")
+
+    class Bill(pydantic.BaseModel):
+        lines: list[Line]
+        paid: set[int]
+
+    bill = Bill(lines=[Line(price="1.50", When=NOW)], paid={1})
+    for value, annotation in (
+        (bill, Bill),
+        ([bill], list[Bill]),
+        (bill, Bill | None),
+        ({"a": bill}, dict[str, Bill]),
+    ):
+        assert ValueType(annotation).convert(load(dump(value, "it"), "it"), "it") == value
+    with pytest.raises(PayloadError, match="it: 2 validation errors for Bill"):
+        ValueType(Bill).convert({"lines": 5}, "it")

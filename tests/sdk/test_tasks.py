@@ -1,21 +1,17 @@
-"""The decorator, keys, and what becomes of a run's end."""
+"""The decorator, keys, and what a task knows of itself."""
 
 from __future__ import annotations
 
+import functools
 import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-import runlane
-from runlane import ArgumentError, Task, task
-from runlane.futures import RunFuture, error_of
-from runlane.protocol.messages import RunFinished, RunState
-from runlane.protocol.states import StateType
-from runlane.tasks import default_key
+from runlane import ArgumentError, Submitter, Task, task
+from runlane.keys import default_key
 
 
 @task
@@ -24,15 +20,13 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@task(key="named", retries=3, retry_delay=[1, 2], retry_jitter=0.5, timeout=9, priority=7, tags=["x"])
+@task(key="named", timeout=9, fence=True)
 async def named() -> str:
     return "here"
 
 
-async def test_nothing() -> None: ...
-
-
-del test_nothing
+@task(pool="process")
+def crunch() -> None: ...
 
 
 def test_tasks_can_be_called_in_place() -> None:
@@ -40,28 +34,58 @@ def test_tasks_can_be_called_in_place() -> None:
     coroutine = named()
     with pytest.raises(StopIteration, match="here"):
         coroutine.send(None)
-    assert (add.__doc__, add.__name__, add.is_async, named.is_async) == ("Add.", "add", False, True)
+    assert (add.__doc__, add.__name__) == ("Add.", "add")
+
+
+def test_tasks_say_how_they_are_executed() -> None:
+    assert (add.is_async, add.pool, add.fence, add.timeout) == (False, "thread", False, None)
+    assert (named.is_async, named.pool, named.fence, named.timeout) == (True, "async", True, 9.0)
+    assert crunch.pool == "process"
     assert repr(add) == f"<Task {__name__}.add>"
 
 
-def test_options_travel_with_each_run() -> None:
-    run = named._new_run((), {})
-    other = named._new_run((), {})
-    assert run.id != other.id
-    assert msgspec.structs.replace(run, id="", parameters=b"") == msgspec.structs.replace(
-        other, id="", parameters=b""
-    )
-    assert (run.retries, run.retry_delay, run.retry_jitter) == (3, (1, 2), 0.5)
-    assert (run.timeout, run.priority, run.tags, run.task_key) == (9, 7, ("x",), "named")
+def test_options_make_no_second_task() -> None:
+    """A module may hold them, and `runlane worker` finds the task once."""
+    urgent = add.options(priority=9)
+    assert isinstance(urgent, Submitter)
+    assert not isinstance(urgent, Task)
+    assert urgent.key == add.key
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"priority": 10}, {"retries": -1}, {"timeout": 0}, {"key": "a b"}, {"key": "x" * 201}, {"tags": [""]}],
-)
-def test_options_out_of_range_are_refused_at_once(options: Any) -> None:
-    with pytest.raises(ArgumentError):
-        task(**options)(lambda: None)
+def test_attributes_of_the_function_do_not_get_in_the_way() -> None:
+    def function() -> None: ...
+
+    function.key = "not this"  # type: ignore[attr-defined]
+    function.color = "red"  # type: ignore[attr-defined]
+    made: Any = task(key="this")(function)
+    assert (made.key, made.color) == ("this", "red")
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+def test_what_yields_is_no_task(kind: str) -> None:
+    def generator() -> Any:
+        yield 1
+
+    async def async_generator() -> Any:
+        yield 1
+
+    with pytest.raises(ArgumentError, match="yields: a task returns its result"):
+        task(generator if kind == "generator" else async_generator)
+
+
+def test_nor_is_a_task() -> None:
+    again: Any = add
+    with pytest.raises(ArgumentError, match="is a task already"):
+        task(again)
+
+
+def test_rules_for_exceptions() -> None:
+    @task(retry_on=(OSError, ValueError), no_retry_on=FileNotFoundError)
+    def picky() -> None: ...
+
+    errors = [OSError(), UnicodeError(), FileNotFoundError(), KeyError()]
+    assert [picky.may_retry(error) for error in errors] == [True, True, False, False]
+    assert all(add.may_retry(error) for error in errors)
 
 
 def test_default_keys() -> None:
@@ -70,6 +94,9 @@ def test_default_keys() -> None:
     assert default_key(add.function) == f"{__name__}.add"
     assert default_key(inner) == f"{__name__}.test_default_keys.<locals>.inner"
     assert task(lambda: None).key.endswith("<lambda>")
+    with pytest.raises(ArgumentError, match="has no name: give its task one"):
+        task(functools.partial(inner))
+    assert task(key="p")(functools.partial(inner)).key == "p"
 
 
 def test_a_script_and_its_worker_agree_on_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,37 +112,3 @@ def test_a_script_and_its_worker_agree_on_keys(tmp_path: Path, monkeypatch: pyte
         assert app.key == "app.f"
     finally:
         sys.modules.pop("app", None)
-
-
-@pytest.mark.parametrize(
-    ("type_", "name", "error"),
-    [
-        ("FAILED", "Failed", runlane.RunFailed),
-        ("FAILED", "TimedOut", runlane.RunTimedOut),
-        ("CANCELLED", "Cancelled", runlane.RunCancelled),
-        ("CANCELLED", "Expired", runlane.RunExpired),
-        ("CRASHED", "Crashed", runlane.RunCrashed),
-        ("CRASHED", "Parked", runlane.RunParked),
-        ("SCHEDULED", "Odd", runlane.RunError),
-    ],
-)
-def test_every_end_has_its_error(type_: str, name: str, error: type[runlane.RunError]) -> None:
-    caught = error_of(RunFinished(id="1", state=RunState(type=StateType(type_), name=name, message="why")))
-    assert type(caught) is error
-    assert "why" in str(caught)
-    assert caught.run_id == "1"
-
-
-def test_a_result_of_another_type_is_told() -> None:
-    state = RunState(type=StateType.COMPLETED, name="Completed")
-    future = RunFuture[int]("1", None, add._result_type)  # type: ignore[arg-type]
-    assert future._value_of(RunFinished(id="1", state=state, result=msgspec.Raw(b"5"))) == 5
-    assert future._value_of(RunFinished(id="1", state=state)) is None
-    with pytest.raises(runlane.ResultError, match="Expected `int`"):
-        future._value_of(RunFinished(id="1", state=state, result=msgspec.Raw(b'"x"')))
-
-
-def test_all_that_is_exported_is_there() -> None:
-    assert sorted(runlane.__all__) == sorted(set(runlane.__all__))
-    assert all(hasattr(runlane, name) for name in runlane.__all__)
-    assert isinstance(add, Task)

@@ -54,20 +54,23 @@ def decode_body(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 class InvalidBody(Exception):
-    """A body that is not what the route takes: 422."""
+    """A body, or a query, that is not what the route takes: 422."""
 
-    def __init__(self, message: str, field: str | None, kind: str, data: bytes = b"") -> None:
+    def __init__(
+        self, message: str, field: str | None, kind: str, data: bytes = b"", *, place: str = "body"
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.kind = kind
         self.data = data
+        self.place = place
 
 
 def invalid_body(_request: Request, error: Exception) -> Response:
     """Render `InvalidBody`."""
     assert isinstance(error, InvalidBody)
-    place = ["body", *error.field.split(".")] if error.field else ["body"]
+    place = [error.place, *error.field.split(".")] if error.field else [error.place]
     detail = [{"loc": place, "msg": error.message, "type": error.kind}]
     message = "Invalid request received."
     sent = error.data[:1000].decode("utf-8", "replace")

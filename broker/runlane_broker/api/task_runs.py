@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runlane.protocol.errors import FrameRefused
+from runlane.protocol.errors import ErrorCode, FrameRefused
 from runlane.protocol.ids import is_id, uuid7
+from runlane.protocol.limits import MAX_HEADERS_BYTES
 from runlane.protocol.payloads import check_payload
 from runlane.protocol.states import StateType
 
@@ -81,6 +82,9 @@ def _record(body: TaskRunCreate, now: int) -> NewRunRecord:
         check_payload(body.parameters, "parameters")
     except FrameRefused as exc:
         raise InvalidBody(exc.message, exc.field, exc.code) from exc
+    if body.headers and (size := len(msgspec.json.encode(body.headers))) > MAX_HEADERS_BYTES:
+        message = f"headers has {size} bytes; at most {MAX_HEADERS_BYTES}"
+        raise InvalidBody(message, "headers", ErrorCode.TOO_LARGE)
     state = body.state or StateCreate(type="PENDING")
     scheduled = (state.state_details or StateDetailsCreate()).scheduled_time
     policy = body.empirical_policy or EmpiricalPolicyCreate()

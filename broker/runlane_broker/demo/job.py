@@ -7,65 +7,24 @@ import hashlib
 import sysconfig
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from runlane.client import Client
 from runlane.settings import Settings
 
-from .processes import broker, worker
-from .tasks import Measured, measure
+from ..errors import StartupError
+from .display import Display
+from .history import history_of
+from .processes import Processes
+from .report import Outcome, Report
+from .tasks import measure
 
 WORKERS: Final = 2
 LIMIT: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One file: when its run was submitted (time of day, seconds), and what came back."""
-
-    path: Path
-    submitted: float
-    measured: Measured
-
-    @property
-    def wait(self) -> float:
-        """Seconds from the submit to the task's first line."""
-        return max(self.measured.started - self.submitted, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What the job has come to."""
-
-    outcomes: tuple[Outcome, ...]
-    seconds: float
-    wrong: tuple[Path, ...]
-
-    def lines(self) -> list[str]:
-        """Return the summary, for a terminal."""
-        waits = sorted(outcome.wait for outcome in self.outcomes)
-        count = len(self.outcomes)
-        size = sum(outcome.measured.bytes for outcome in self.outcomes)
-        lines = sum(outcome.measured.lines for outcome in self.outcomes)
-        shares = Counter(outcome.measured.worker for outcome in self.outcomes)
-        return [
-            f"files      {count:,} ({size:,} bytes, {lines:,} lines)",
-            f"time       {self.seconds:.2f} s, {count / self.seconds:,.0f} runs/s",
-            f"wait       p50 {_ms(waits, 0.50)}, p99 {_ms(waits, 0.99)} (from submit to the task's first line)",
-            f"workers    {', '.join(f'process {pid}: {n:,}' for pid, n in sorted(shares.items()))}",
-            f"verified   {count - len(self.wrong):,} of {count:,} equal to a local computation",
-        ]
-
-
-def _ms(values: Sequence[float], quantile: float) -> str:
-    if not values:
-        return "-"
-    return f"{values[min(int(len(values) * quantile), len(values) - 1)] * 1000:.1f} ms"
+#: How long the job may take; it needs a second or two. Seconds.
+PATIENCE: Final = 120.0
 
 
 def source_files() -> list[Path]:
@@ -75,35 +34,46 @@ def source_files() -> list[Path]:
     return sorted(p for p in library.rglob("*.py") if p.is_file() and not installed & set(p.parts))
 
 
-async def run(say: Callable[[str], None]) -> Report:
-    """Start broker and workers, run the job, check the answers, stop everything."""
-    files = source_files()
+async def run(display: Display) -> Report:
+    """Start broker and workers, run the job, check the answers, stop everything. Raises `StartupError`."""
     with tempfile.TemporaryDirectory(prefix="runlane-demo-") as name:
-        folder = Path(name)
-        async with AsyncExitStack() as stack:
-            url = await stack.enter_async_context(broker(folder))
-            say(f"A broker listens on {url}, its database is {folder / 'demo.db'}.")
+        async with Processes(Path(name)) as processes:
+            url = await processes.broker()
+            display.say(f"A broker listens on {url}, its database is {name}/demo.db.")
             for number in range(1, WORKERS + 1):
-                await stack.enter_async_context(worker(folder, f"worker-{number}", url, LIMIT))
-            say(f"{WORKERS} workers, {LIMIT} runs each, serve the task {measure.key}.")
-            await stack.enter_async_context(Client(Settings(url=url)))  # tasks submit through it from here on
-            say(f"Measuring the {len(files):,} .py files of the standard library:")
-            await _measure(files[:1])  # until a worker is there; its start is not the job's
+                await processes.worker(f"worker-{number}", url, LIMIT)
+            display.say(f"{WORKERS} workers, {LIMIT} runs each, serve the task {measure.key}.")
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return await processes.guard(_job(url, display))
+            except TimeoutError:
+                raise StartupError(f"the job has not ended within {PATIENCE:g} s") from None
+
+
+async def _job(url: str, display: Display) -> Report:
+    files = source_files()
+    display.say(f"Measuring the {len(files):,} .py files of the standard library:")
+    async with Client(Settings(url=url)):  # tasks submit through it from here on
+        await _measure(files[:1], lambda _: None)  # until a worker is there; its start is not the job's
+        with display.progress(len(files)) as count:
             start = time.perf_counter()
-            outcomes = await _measure(files)
+            outcomes = await _measure(files, count)
             seconds = time.perf_counter() - start
+    longest = max(outcomes, key=lambda outcome: outcome.wait)
     wrong = tuple(outcome.path for outcome in outcomes if not _is_right(outcome))
-    return Report(tuple(outcomes), seconds, wrong)
+    return Report(tuple(outcomes), seconds, wrong, longest, await history_of(url, longest.run_id))
 
 
-async def _measure(files: Sequence[Path]) -> list[Outcome]:
-    return await asyncio.gather(*(_measure_one(path) for path in files))
+async def _measure(files: Sequence[Path], count: Callable[[Outcome], None]) -> list[Outcome]:
+    return await asyncio.gather(*(_measure_one(path, count) for path in files))
 
 
-async def _measure_one(path: Path) -> Outcome:
+async def _measure_one(path: Path, count: Callable[[Outcome], None]) -> Outcome:
     submitted = time.time()
     future = await measure.adelay(str(path))
-    return Outcome(path, submitted, await future)
+    outcome = Outcome(path, future.id, submitted, await future)
+    count(outcome)
+    return outcome
 
 
 def _is_right(outcome: Outcome) -> bool:

@@ -13,18 +13,21 @@ from runlane.tasks import task
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What a worker found out about a file; `started` is the time of day, in seconds."""
+    """What a worker found out about a file, and when: time of day and duration, in seconds."""
 
     sha256: str
     lines: int
     bytes: int
     worker: int
     started: float
+    seconds: float
 
 
 @task(key="demo.measure", retries=2)
 async def measure(path: str) -> Measured:
     """Read a file; return its checksum, its lines and its bytes."""
     started = time.time()
+    begun = time.perf_counter()
     data = Path(path).read_bytes()
-    return Measured(hashlib.sha256(data).hexdigest(), data.count(b"\n"), len(data), os.getpid(), started)
+    digest, lines = hashlib.sha256(data).hexdigest(), data.count(b"\n")
+    return Measured(digest, lines, len(data), os.getpid(), started, time.perf_counter() - begun)

@@ -1,6 +1,25 @@
-"""The producer's end: submits runs and hears of their ends, over one connection per client."""
+"""The producer's end: submits runs and hears of their ends, over one connection per client.
 
-from .client import Client, current_client
+Client        one connection, kept up; belongs to an event loop
+Submissions   runs on their way, sent again until answered
+Watches       runs whose end somebody waits for
+current       which client is used in which event loop
+portal        the thread and event loop of sync code
+"""
+
+from .client import Client, client_here, client_like, current_client
+from .portal import in_loop, may_block, run_sync, start_sync, wait_for
 from .watches import ProgressCallback
 
-__all__ = ["Client", "ProgressCallback", "current_client"]
+__all__ = [
+    "Client",
+    "ProgressCallback",
+    "client_here",
+    "client_like",
+    "current_client",
+    "in_loop",
+    "may_block",
+    "run_sync",
+    "start_sync",
+    "wait_for",
+]

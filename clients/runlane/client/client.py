@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
+from contextvars import Context
+from typing import Any, Final, Self
 
 from ..errors import ClientClosed, RunlaneError, SubmitRefused
 from ..protocol import codec
@@ -22,20 +24,29 @@ from ..protocol.messages import (
 )
 from ..settings import Settings, load_settings, submission_url
 from ..transport import Link, dial, keep_connected
-from . import current
+from . import current, portal
 from .submissions import Submissions
 from .watches import ProgressCallback, Watches
+
+#: Seconds that sync code waits for a submit to be confirmed, by default.
+SUBMIT_SECONDS: Final = 30.0
 
 
 class Client:
     """Submits runs and hears of their ends. Belongs to the event loop that it is first used in.
 
-    Used with `async with`, it is the client that tasks submit through, until it is closed. A broker that
-    cannot be reached is tried again and again: bound the waiting with `asyncio.timeout`.
+    Used with `async with`, it is the client that tasks submit through in that loop, until it is closed; used
+    with `with`, it is the one of the sync code of the whole process. A broker that cannot be reached is tried
+    again and again. Async code bounds the waiting with `asyncio.timeout`, and sync code does not wait for longer
+    than `submit_timeout` seconds (None: for ever). Raises `SettingsError`.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings()
+    def __init__(self, settings: Settings | None = None, *, submit_timeout: float | None = SUBMIT_SECONDS) -> None:
+        self.settings: Final = settings or load_settings()
+        self.submit_timeout: Final = submit_timeout
+        self._begin()
+
+    def _begin(self) -> None:
         self._submissions = Submissions()
         self._watches = Watches()
         self._keeper: asyncio.Task[None] | None = None
@@ -45,7 +56,7 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self.settings.url}: {self._submissions!r}, {self._watches!r}>"
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         self._bind()
         current.enter(self)
         return self
@@ -54,6 +65,14 @@ class Client:
         current.leave(self)
         await self.aclose()
 
+    def __enter__(self) -> Self:
+        portal.may_block("`with Client()`", "async with Client()")
+        return portal.run_sync(self.__aenter__())
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ClientClosed):  # the interpreter exits, and has closed it
+            portal.run_sync(self.__aexit__())
+
     async def submit(self, runs: Iterable[NewRun]) -> list[SubmittedRun]:
         """Create runs and return the broker's answers, in order, once they are committed.
 
@@ -61,12 +80,16 @@ class Client:
         Raises `SubmitRefused` for the first run that was refused (the others are there), `ConnectionFailed`,
         and `ClientClosed`.
         """
-        self._use()
-        answers = await self._submissions.put(runs)
+        answers = await self.submit_each(runs)
         for answer in answers:
             if answer.error is not None:
-                raise SubmitRefused(answer.error.code, answer.error.message, answer.error.field)
+                raise SubmitRefused.of(answer.error)
         return answers
+
+    async def submit_each(self, runs: Iterable[NewRun]) -> list[SubmittedRun]:
+        """Create runs as `submit` does; a run that was refused has its `error` in the answer."""
+        self._use()
+        return await self._submissions.put(runs)
 
     def watch(self, run_id: str, on_progress: ProgressCallback | None = None) -> asyncio.Future[RunFinished]:
         """Return a future of the run's end, pushed by the broker; cancelling it ends the watch.
@@ -86,11 +109,23 @@ class Client:
             keeper.cancel()
             await asyncio.wait([keeper])
 
+    def forked(self) -> object:
+        """Begin anew in a forked child; return what was the parent's, which must not be destroyed there."""
+        before = vars(self).copy()
+        self._begin()
+        return before
+
     def _use(self) -> None:
         """Check that the client can be used here, and make sure that it connects."""
         self._bind()
         if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep(), name="runlane client")
+            # In a context of its own, or it would keep that of whoever came first for good.
+            self._keeper = asyncio.create_task(self._keep(), name="runlane client", context=Context())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the running loop is the client's own."""
+        return self._loop is asyncio.get_running_loop()
 
     def _bind(self) -> None:
         loop = asyncio.get_running_loop()
@@ -166,6 +201,28 @@ def current_client() -> Client:
     """
     client = current.innermost()
     if client is None:
-        client = Client()
-        current.enter(client)
+        settings = current.overridden()
+        client = Client(settings)
+        if settings is None:
+            current.enter(client)
+        else:
+            current.keep(client)
     return client
+
+
+def client_here() -> Client | None:
+    """Return the running loop's client, if it has one."""
+    return current.innermost()
+
+
+def client_like(client: Client | None) -> Client:
+    """Return this client where it is the running loop's, else one of the running loop with its settings."""
+    if client is None:
+        return current_client()
+    if client.is_here:
+        return client
+    found = current.with_settings(client.settings)
+    if found is None:
+        found = Client(client.settings, submit_timeout=client.submit_timeout)
+        current.keep(found)
+    return found

@@ -1,46 +1,136 @@
-"""Which client tasks submit through: the one place of the SDK that keeps state per process.
+"""Which client is used where: with `portal`, the one place of the SDK that keeps state per process.
 
-Per event loop, the client entered last with `async with`, or else one made from the environment when first
-needed. That one needs no closing: `asyncio.run` cancels its task at the end, which closes the connection. The
-map is keyed weakly by loop; what a closed loop leaves behind is dropped when the next one looks.
+Per event loop, the client entered last with `async with` (or `with`, on the portal's loop), or else one made
+from the environment when first needed. That one needs no closing: `asyncio.run` cancels its task at the end,
+which closes the connection. Futures that came from another loop have a client with their own settings.
+
+The map is keyed weakly by loop; what a closed loop leaves behind is dropped when the next one looks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from ..settings import Settings
     from .client import Client
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Client]] = WeakKeyDictionary()
-_lock = threading.Lock()  # loops of several threads share the map
+
+@dataclass
+class _Here:
+    """The clients of one loop."""
+
+    entered: list[Client] = field(default_factory=list["Client"])
+    others: dict[Settings, Client] = field(default_factory=dict["Settings", "Client"])
+
+
+@dataclass(frozen=True, eq=False)
+class Override:
+    """While it is in force, all loops of the process use clients with these settings, and this time of day."""
+
+    settings: Settings
+    now: Callable[[], datetime]
+
+
+@dataclass
+class _State:
+    loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = field(
+        default_factory=WeakKeyDictionary[asyncio.AbstractEventLoop, _Here]
+    )
+    lock: threading.Lock = field(default_factory=threading.Lock)  # loops of several threads share the map
+    overrides: list[Override] = field(default_factory=list[Override])  # the last one is in force
+    inherited: _State | None = None  # never destroyed: see `portal`
+
+
+_state = _State()
 
 
 def enter(client: Client) -> None:
     """Make this the running loop's client."""
-    with _lock:
-        _drop_closed()
-        _clients.setdefault(asyncio.get_running_loop(), []).append(client)
+    _here().entered.append(client)
 
 
 def leave(client: Client) -> None:
     """Forget the client; the one entered before it is the loop's again."""
-    with _lock:
-        clients = _clients.get(asyncio.get_running_loop(), [])
-        if client in clients:
-            clients.remove(client)
+    entered = _here().entered
+    if client in entered:
+        entered.remove(client)
+
+
+def override(by: Override) -> None:
+    """Have all code of the process submit elsewhere, as tests do."""
+    _state.overrides.append(by)
+
+
+def end_override(by: Override) -> None:
+    """Undo that; the clients that were made for it are forgotten."""
+    _state.overrides.remove(by)
+    with _state.lock:
+        for here in list(_state.loops.values()):
+            here.others.pop(by.settings, None)
+
+
+def overridden() -> Settings | None:
+    """Return the settings that all clients have for now."""
+    return _state.overrides[-1].settings if _state.overrides else None
+
+
+def now() -> datetime:
+    """Return the time of day, from which delays count."""
+    return _state.overrides[-1].now() if _state.overrides else datetime.now(UTC)
 
 
 def innermost() -> Client | None:
     """Return the running loop's client, if it has one."""
-    clients = _clients.get(asyncio.get_running_loop())
-    return clients[-1] if clients else None
+    if (settings := overridden()) is not None:
+        return with_settings(settings)
+    here = _state.loops.get(asyncio.get_running_loop())
+    return here.entered[-1] if here and here.entered else None
 
 
-def _drop_closed() -> None:
+def with_settings(settings: Settings) -> Client | None:
+    """Return a client of the running loop with these settings, if it has one."""
+    here = _here()
+    found = next((client for client in reversed(here.entered) if client.settings == settings), None)
+    return found or here.others.get(settings)
+
+
+def keep(client: Client) -> None:
+    """Keep a client of the running loop for whoever needs its settings."""
+    _here().others[client.settings] = client
+
+
+def all_here() -> list[Client]:
+    """Return all clients of the running loop."""
+    here = _here()
+    return [*here.entered, *here.others.values()]
+
+
+def forked(loop: asyncio.AbstractEventLoop | None) -> list[Client]:
+    """In a forked child: forget all, no loop of the parent runs here; return what was entered in this one."""
+    global _state
+    here = _state.loops.get(loop) if loop is not None else None
+    _state = _State(inherited=_state)
+    return here.entered if here is not None else []
+
+
+def _here() -> _Here:
+    loop = asyncio.get_running_loop()
+    here = _state.loops.get(loop)
+    if here is None:
+        with _state.lock:
+            _drop_closed(_state.loops)
+            here = _state.loops.setdefault(loop, _Here())
+    return here
+
+
+def _drop_closed(loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here]) -> None:
     # A client refers to its loop, so that the weak key alone would keep both.
-    for loop in [loop for loop in _clients if loop.is_closed()]:
-        del _clients[loop]
+    for loop in [loop for loop in loops if loop.is_closed()]:
+        del loops[loop]

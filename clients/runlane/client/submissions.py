@@ -11,11 +11,10 @@ from typing import Final
 
 import msgspec
 
-from ..errors import SubmitRefused
 from ..protocol import codec
 from ..protocol.errors import ErrorCode
 from ..protocol.limits import MAX_MESSAGE_BYTES, MAX_RUNS_PER_SUBMIT
-from ..protocol.messages import Busy, Error, NewRun, Submit, Submitted, SubmittedRun
+from ..protocol.messages import Busy, Error, ItemError, NewRun, Submit, Submitted, SubmittedRun
 
 #: `submit` frames without an answer, at most.
 MAX_FRAMES_IN_FLIGHT: Final = 256
@@ -26,7 +25,7 @@ _FRAME_OVERHEAD: Final = 100
 
 
 class _Call:
-    """One call of `submit`: answered when the last of its runs is."""
+    """One call of `put`: answered when the last of its runs is."""
 
     __slots__ = ("_missing", "answer", "runs")
 
@@ -50,10 +49,15 @@ class _Call:
 class _Item:
     """One run of a call."""
 
+    id: str
     data: msgspec.Raw
     size: int
     call: _Call
     index: int
+
+    def refuse(self, code: str, message: str, field: str | None = None) -> None:
+        error = ItemError(code=code, message=message, field=field)
+        self.call.settle(self.index, SubmittedRun(id=self.id, created=False, error=error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +90,11 @@ class Submissions:
 
     def put(self, runs: Iterable[NewRun]) -> asyncio.Future[list[SubmittedRun]]:
         """Queue runs; the future has the broker's answers, in order."""
-        parts = [codec.encode_part(run) for run in runs]
+        parts = [(run.id, codec.encode_part(run)) for run in runs]
         call = _Call(len(parts))
         if not parts:
             call.answer.set_result([])
-        self._waiting.extend(_Item(data, len(bytes(data)), call, i) for i, data in enumerate(parts))
+        self._waiting.extend(_Item(id, data, len(bytes(data)), call, i) for i, (id, data) in enumerate(parts))
         self._schedule()
         return call.answer
 
@@ -121,7 +125,7 @@ class Submissions:
         for item, run in zip(flight.items, frame.runs, strict=False):
             item.call.settle(item.index, run)
         for item in flight.items[len(frame.runs) :]:
-            item.call.fail(SubmitRefused(ErrorCode.INTERNAL, "the broker's answer is short of runs"))
+            item.refuse(ErrorCode.INTERNAL, "the broker's answer is short of runs")
         self._schedule()
 
     def on_busy(self, frame: Busy) -> None:
@@ -132,13 +136,13 @@ class Submissions:
         asyncio.get_running_loop().call_later(frame.retry_after_seconds, self.flush)
 
     def on_error(self, frame: Error) -> None:
-        """Let the calls fail whose whole frame was refused; a broker that drains is asked again later."""
+        """Take the refusal of a whole frame, and so of each of its runs; a broker that drains is asked again."""
         if frame.code == ErrorCode.DRAINING and isinstance(frame.ref, int) and frame.ref in self._flights:
             self._send = None  # until the next connection
             self._take_back(frame.ref)
         elif flight := self._land(frame.ref):
             for item in flight.items:
-                item.call.fail(SubmitRefused(frame.code, frame.message, frame.field))
+                item.refuse(frame.code, frame.message, frame.field)
             self._schedule()
 
     def _schedule(self) -> None:
@@ -184,7 +188,7 @@ class Submissions:
             if item.call.answer.done():
                 continue
             if item.size + _FRAME_OVERHEAD > self._message_limit:  # sent, it would break every connection
-                item.call.fail(SubmitRefused(ErrorCode.TOO_LARGE, f"the run has {item.size} bytes"))
+                item.refuse(ErrorCode.TOO_LARGE, f"the run has {item.size} bytes")
                 continue
             items.append(item)
             size += item.size + 1

@@ -1,25 +1,27 @@
 """Any value to JSON and, by the type that an annotation names, back.
 
-Sent: what orjson and msgspec know (dataclasses, structs, enums, dates, UUID, Decimal, sets, named tuples …),
-bytes as base64, paths as text, and whatever has pydantic's `model_dump`. Integers may have any size. Refused,
-never bent: NaN and infinities (JSON has none), and objects without a JSON form.
+Sent: what orjson and msgspec know (dataclasses, structs, attrs classes, enums, dates, times, UUID, Decimal,
+sets, named tuples …), bytes as base64, paths as text, and whatever has pydantic's `model_dump`. Integers may
+have any size. Refused, never bent: NaN and infinities (JSON has none), and objects without a JSON form.
 
 Read: by the annotation, strictly at first and, where that fails, leniently (`"5"` for an `int`). Without one,
-or with one that msgspec cannot read (a protocol, a union of paths and strings …), the plain JSON value.
+or with one that msgspec cannot read (a protocol …), the plain JSON value.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 from pathlib import PurePath
-from typing import Any, Final, cast
+from types import UnionType
+from typing import Any, Final, Union, cast, get_args, get_origin
 
 import msgspec
 import orjson
 
 from ..errors import PayloadError, PayloadTooLarge
-from ..protocol.errors import ErrorCode, FrameRefused
+from ..protocol.errors import FrameRefused
 from ..protocol.limits import MAX_PAYLOAD_BYTES
 from ..protocol.payloads import check_payload
 
@@ -38,22 +40,43 @@ def dump(value: object, what: str, limit: int = MAX_PAYLOAD_BYTES) -> msgspec.Ra
 
     Raises `PayloadTooLarge`, or `PayloadError` where it has no JSON form or nests too deeply.
     """
-    data = msgspec.Raw(_encode(value, what))
-    try:
-        check_payload(data, what, limit)
-    except FrameRefused as exc:
-        error = PayloadTooLarge if exc.code is ErrorCode.TOO_LARGE else PayloadError
-        raise error(exc.message) from None
-    return data
+    return check(encode(value, what), what, limit)
 
 
 def load(payload: msgspec.Raw | bytes, what: str) -> Any:
     """Return the plain JSON value. Raises `PayloadError`."""
-    data = bytes(payload)
+    return decode(bytes(payload), what)
+
+
+def check(data: bytes, what: str, limit: int = MAX_PAYLOAD_BYTES) -> msgspec.Raw:
+    """Return JSON text as a payload. Raises `PayloadTooLarge`, or `PayloadError` where it nests too deeply."""
+    if len(data) > limit:
+        kib = f" ({limit // 1024} KiB)" if limit >= 1024 else ""
+        raise PayloadTooLarge(f"{what}: {len(data)} bytes of JSON; at most {limit}{kib}")
+    payload = msgspec.Raw(data)
+    try:
+        check_payload(payload, what, limit)
+    except FrameRefused as exc:
+        raise PayloadError(exc.message) from None
+    return payload
+
+
+def encode(value: object, what: str) -> bytes:
+    """Return the value as JSON text of any size. Raises `PayloadError`."""
+    try:
+        data = orjson.dumps(value, default=_builtins, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    except TypeError:
+        return _encode_slowly(value, what)
+    # orjson writes NaN as null; the slow way refuses it.
+    return _encode_slowly(value, what) if value is not None and b"null" in data else data
+
+
+def decode(data: bytes, what: str) -> Any:
+    """Return the plain JSON value of a text. Raises `PayloadError`."""
     try:
         return json.loads(data) if _MAYBE_BIG.search(data) else orjson.loads(data)
     except (ValueError, RecursionError) as exc:
-        raise PayloadError(f"{what} is no JSON that can be read: {exc}") from exc
+        raise PayloadError(f"{what}: no JSON that can be read: {exc}") from exc
 
 
 class ValueType:
@@ -63,6 +86,8 @@ class ValueType:
         self._type = annotation
         self._anything = any(annotation is plain for plain in _ANYTHING)
         self._plain: Any = next((plain for plain in _PLAIN if annotation is plain), None)
+        is_union = get_origin(annotation) in (Union, UnionType)
+        self._arms = tuple(ValueType(arm) for arm in get_args(annotation)) if is_union else ()
 
     def __repr__(self) -> str:
         return f"<ValueType {self._type!r}>"
@@ -76,7 +101,7 @@ class ValueType:
         except msgspec.ValidationError as exc:
             raise PayloadError(f"{what}: {exc}") from exc
         except (TypeError, NotImplementedError):  # a type that msgspec does not read
-            return value
+            return self._first_arm(value, what) if self._arms else value
 
     def _convert(self, value: Any) -> Any:
         try:
@@ -85,14 +110,16 @@ class ValueType:
             # "5" for an int: easily meant, and not to be misread.
             return msgspec.convert(value, self._type, dec_hook=_decode_other, str_keys=True, strict=False)
 
-
-def _encode(value: object, what: str) -> bytes:
-    try:
-        data = orjson.dumps(value, default=_builtins, option=orjson.OPT_PASSTHROUGH_DATACLASS)
-    except TypeError:
-        return _encode_slowly(value, what)
-    # orjson writes NaN as null; the slow way refuses it.
-    return _encode_slowly(value, what) if value is not None and b"null" in data else data
+    def _first_arm(self, value: Any, what: str) -> Any:
+        """Return the value as the first type of the union that takes it; one that it has already goes first."""
+        if any(type(value) is arm._type for arm in self._arms):
+            return value
+        for arm in self._arms:
+            try:
+                return arm.convert(value, what)
+            except PayloadError:
+                continue
+        raise PayloadError(f"{what}: Expected `{self._type}`, got `{type(value).__name__}`")
 
 
 def _encode_slowly(value: object, what: str) -> bytes:
@@ -101,10 +128,16 @@ def _encode_slowly(value: object, what: str) -> bytes:
         text = json.dumps(_builtins(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
     except (TypeError, ValueError, NotImplementedError, RecursionError) as exc:
-        raise PayloadError(f"{what} cannot be sent as JSON: {exc}") from exc
+        raise PayloadError(f"{what}: {exc}") from exc
 
 
 def _builtins(value: object) -> Any:
+    # Sets are sorted where that can be, or the same call would not have the same bytes in another process.
+    if isinstance(value, Set):
+        try:
+            return msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other, order="deterministic")
+        except TypeError:
+            pass
     return msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other)
 
 
@@ -116,7 +149,7 @@ def _encode_other(value: Any) -> Any:
         if base in _BASES:
             return base(value)
     if callable(getattr(value, "model_dump", None)):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True, round_trip=True)
     raise NotImplementedError(f"no JSON form is known for {type(value).__module__}.{type(value).__qualname__}")
 
 

@@ -17,6 +17,7 @@ from ..protocol.conversation import Conversation
 from ..protocol.errors import FrameRefused, ProtocolError
 from ..protocol.limits import HANDSHAKE_SECONDS, MAX_MESSAGE_BYTES
 from ..protocol.messages import SUBPROTOCOL, Auth, AuthSuccess, Error, Frame
+from . import memory
 from .link import CLOSE_SECONDS, Link
 
 F = TypeVar("F", bound=Frame)
@@ -54,6 +55,8 @@ async def dial(url: str, token: str | None, conversation: Conversation, decoder:
 
 
 async def _open(url: str) -> ClientConnection:
+    if (in_memory := await memory.connect(url)) is not None:
+        return in_memory
     proxy = None if urlsplit(url).hostname in _LOOPBACK else True
     try:
         socket = await connect(

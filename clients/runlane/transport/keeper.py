@@ -54,11 +54,11 @@ class Listener(Protocol[F_contra]):
 
 @dataclass
 class _Outage:
-    """How long there has been no connection, and how often one was tried for."""
+    """How long there has been no connection, how often one was tried for, and what the broker asked for."""
 
     since: float
     failures: int = 0
-    wait_at_least: float = 0.0
+    wait_first: float = 0.0
 
 
 async def keep_connected(dial: Callable[[], Awaitable[Link[F]]], listener: Listener[F], url: str) -> None:
@@ -72,8 +72,9 @@ async def keep_connected(dial: Callable[[], Awaitable[Link[F]]], listener: Liste
             return
         lost_for = time.monotonic() - outage.since
         delay = retry_delay(outage.failures, lost_for, listener.resume_seconds)
-        await asyncio.sleep(max(delay, outage.wait_at_least))
-        outage.wait_at_least = 0.0
+        # On top of what was asked for, or all who were asked alike would come at the same moment.
+        await asyncio.sleep(outage.wait_first + delay)
+        outage.wait_first = 0.0
 
 
 async def _try(dial: Callable[[], Awaitable[Link[F]]], outage: _Outage, url: str) -> Link[F] | None:
@@ -102,4 +103,10 @@ async def _listen(link: Link[F], listener: Listener[F], before: _Outage, url: st
         log.warning("lost the broker at %s (%s %s); connecting again", url, code or "broken", reason)
     now = time.monotonic()
     failures = 0 if now - connected_at >= STABLE_SECONDS else before.failures + 1
-    return _Outage(now, failures, seconds_in(reason) if code == CloseCode.TOO_MUCH else 0.0)
+    return _Outage(now, failures, seconds_in(reason) if code == CloseCode.TOO_MUCH else _hint(link, listener))
+
+
+def _hint(link: Link[F], listener: Listener[F]) -> float:
+    """Return the seconds that a broker which went down asked for, but half of the grace for a resume at most."""
+    grace = listener.resume_seconds
+    return link.retry_after if grace is None else min(link.retry_after, grace / 2)

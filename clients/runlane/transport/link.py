@@ -16,13 +16,15 @@ from ..protocol.closing import CloseCode
 from ..protocol.conversation import Conversation
 from ..protocol.errors import FrameRefused, ProtocolViolation
 from ..protocol.limits import MAX_MESSAGE_BYTES
-from ..protocol.messages import AuthSuccess, Frame
+from ..protocol.messages import AuthSuccess, Draining, Frame
 from .outbox import Outbox
 
 F = TypeVar("F", bound=Frame)
 
 #: Seconds that the last frames, and a closing handshake, may take.
 CLOSE_SECONDS: Final = 1.0
+#: Seconds that a broker can make its clients wait, at most: it may be back sooner than it thought.
+MAX_RETRY_AFTER: Final = 60.0
 
 log: Final = logging.getLogger("runlane.transport")
 
@@ -40,6 +42,7 @@ class Link(Generic[F]):
     ) -> None:
         self.welcome = welcome
         self.heard_at = time.monotonic()  # written by the reader
+        self.retry_after = 0.0  # seconds; written by the reader: what a broker that goes down asked for
         self._socket = socket
         self._conversation = conversation
         self._decoder = decoder
@@ -105,7 +108,14 @@ class Link(Generic[F]):
                 log.warning("ignored a frame of the broker: %s", exc.message)
                 self._conversation.count_bad_frame()
                 continue
+            if isinstance(frame, Draining):
+                self._on_draining(frame)
             on_frame(frame)
+
+    def _on_draining(self, frame: Draining) -> None:
+        if not self.retry_after:
+            log.info("the broker goes down; it will be tried again %g s after that", frame.retry_after_seconds)
+        self.retry_after = min(frame.retry_after_seconds, MAX_RETRY_AFTER)
 
     async def _write(self) -> None:
         try:

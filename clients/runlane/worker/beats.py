@@ -20,18 +20,19 @@ _PAUSED_SECONDS: Final = 1.0
 
 
 class Beats:
-    """Sends a beat every `beat_seconds` while runs are held, else every `idle_beat_seconds`.
+    """Sends a beat every `busy_seconds` while runs are held, else every `idle_beat_seconds`.
 
     A broker that says nothing, not even the echo of three beats, has its connection broken. Whether runs are
-    held is looked at every `beat_seconds`: so the first run after an idle time brings its beat soon enough.
+    held is looked at every `busy_seconds`: so the first run after an idle time brings its beat soon enough.
     """
 
-    def __init__(self, link: Link[Any], is_busy: Callable[[], bool]) -> None:
+    def __init__(self, link: Link[Any], busy_seconds: float, is_busy: Callable[[], bool]) -> None:
         self._link = link
         self._is_busy = is_busy
-        self._busy_seconds = max(0.01, link.welcome.beat_seconds)
+        self._busy_seconds = max(0.01, busy_seconds)
         self._idle_seconds = max(self._busy_seconds, link.welcome.idle_beat_seconds)
         self._n = 0
+        self._echoes: dict[int, float] = {}  # beats without an echo, and when they were sent; oldest first
         self._sent_at = self._quiet_since = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + self._busy_seconds
@@ -40,6 +41,18 @@ class Beats:
     def stop(self) -> None:
         """Beat no more."""
         self._timer.cancel()
+
+    def beat(self) -> None:
+        """Send a beat now."""
+        self._n = (self._n + 1) % 2**31
+        self._sent_at = self._echoes[self._n] = time.monotonic()
+        if len(self._echoes) > MISSED_BEATS:
+            del self._echoes[next(iter(self._echoes))]
+        self._link.send(Beat(n=self._n))
+
+    def sent_at(self, echo: Beat) -> float | None:
+        """Return when the beat was sent that this is the echo of, if it is one of the last few."""
+        return self._echoes.pop(echo.n, None)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -53,8 +66,6 @@ class Beats:
             return
         # Half a tick of tolerance, so that a timer which is a little early does not skip a whole interval.
         if now - self._sent_at >= interval - self._busy_seconds / 2:
-            self._n = (self._n + 1) % 2**31
-            self._link.send(Beat(n=self._n))
-            self._sent_at = now
+            self.beat()
         self._due = self._loop.time() + self._busy_seconds
         self._timer = self._loop.call_at(self._due, self._tick)

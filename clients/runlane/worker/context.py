@@ -5,43 +5,84 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Final, NoReturn
 
-from ..errors import RunlaneError
+from ..errors import ArgumentError, RunlaneError
 from ..protocol.messages import Progress, PushedRun
 
 #: Characters of a progress message; what is longer is cut.
 _MESSAGE_LENGTH: Final = 1000
+#: Seconds that a run can be postponed by, at most: ten years, as everywhere on the wire.
+_MAX_SNOOZE: Final = 315_360_000.0
 
 _current: ContextVar[CurrentRun] = ContextVar("runlane_current_run")
 
 
-class CurrentRun:
-    """The run that is being executed. Safe to use from the task's own thread."""
+class Snooze(BaseException):
+    """Raised by `snooze` to leave the task. No `Exception`, so that a task's own handlers let it pass."""
 
-    def __init__(self, run: PushedRun, report: Callable[[Progress], None]) -> None:
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class NoResources:
+    """Stands for the resources of a worker where they cannot be had, and says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class CurrentRun:
+    """The run that is being executed. Safe to use from any thread of the task's process."""
+
+    def __init__(self, run: PushedRun, report: Callable[[Progress], None], resources: Any = None) -> None:
         self.id: Final = run.id
-        self.attempt: Final = run.attempt
+        self.attempt: Final = run.attempt  # rises with every lease: to be used as a fencing token
         self.task_key: Final = run.task_key
         self.headers: Final[Mapping[str, str]] = run.headers
-        self.logger: Final = _RunLogger(
-            logging.getLogger("runlane.run"), {"run_id": run.id, "task_key": run.task_key}
-        )
-        self.cancelled = False  # written by the executor
+        self.deadline: datetime | None = None  # UTC; written when the task begins: when its timeout ends it
+        self.cancelled = False  # written by the worker: the task is to stop, a plain function by itself
         self._report = report
+        self._resources = resources
 
     def __repr__(self) -> str:
         return f"<CurrentRun {self.task_key} {self.id}, attempt {self.attempt}>"
+
+    @cached_property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that puts the run in front of every message, and into the record's attributes."""
+        extra = {"run_id": self.id, "task_key": self.task_key}
+        return _RunLogger(logging.getLogger("runlane.run"), extra)
+
+    @property
+    def resources(self) -> Any:
+        """What the worker's `lifespan` has yielded; None without one.
+
+        Raises `RunlaneError` in a task of `pool="process"`: the worker's resources are in another process.
+        """
+        if isinstance(self._resources, NoResources):
+            raise RunlaneError(self._resources.reason)
+        return self._resources
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
         """Tell whoever watches how far the task is. Cheap: of what is said at once, the latest is sent."""
         text = message[:_MESSAGE_LENGTH] if message else message
         self._report(Progress(id=self.id, attempt=self.attempt, current=current, total=total, message=text))
 
+    def snooze(self, seconds: float) -> NoReturn:
+        """Leave the task now and have it executed again after so many seconds, from its beginning.
+
+        Uses up no retry, and no slot meanwhile. It works by an exception, which is no `Exception`.
+        """
+        if not 0 <= seconds <= _MAX_SNOOZE:
+            raise ArgumentError(f"a run can be snoozed for 0 to {_MAX_SNOOZE:.0f} seconds, not {seconds}")
+        raise Snooze(seconds)
+
 
 class _RunLogger(logging.LoggerAdapter[logging.Logger]):
-    """Puts the run in front of every message, and into the record's attributes."""
-
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         extra = dict(self.extra or {})
         kwargs["extra"] = {**extra, **(kwargs.get("extra") or {})}
@@ -56,6 +97,8 @@ def current_run() -> CurrentRun:
         raise RunlaneError("current_run() is for tasks that a worker executes") from None
 
 
-def enter(run: CurrentRun) -> None:
-    """Make this the current run, for the rest of the calling task's context."""
+def enter(run: CurrentRun, timeout: float | None) -> None:
+    """Make this the current run for the rest of the calling context; its time, in seconds, begins now."""
     _current.set(run)
+    if timeout is not None:
+        run.deadline = datetime.now(UTC) + timedelta(seconds=timeout)

@@ -6,18 +6,33 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from ..errors import RunlaneError
-from ..tasks import Task
+from ..keys import default_key
+from ..protocol.messages import Part
+from ..tasks import Task, all_tasks
+
+#: Returns what is entered before the first run begins, and left after the last; what it yields is for tasks.
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 _TARGET: Final = re.compile(r"(?P<module>.+?)(?::(?P<names>[^\W\d]\w*(?:,[^\W\d]\w*)*))?")
 
 
 class UsageError(RunlaneError):
     """What was asked for on the command line does not exist."""
+
+
+class TaskSource(Part, frozen=True):
+    """Where a task is defined. `file` is that of a module which is no part of a package."""
+
+    key: str
+    module: str
+    file: str | None = None
 
 
 def find_tasks(target: str) -> list[Task[..., Any]]:
@@ -35,6 +50,46 @@ def find_tasks(target: str) -> list[Task[..., Any]]:
     if not tasks:
         raise UsageError(f"there is no task in {module.__name__}: decorate a function with @task")
     return tasks
+
+
+def find_lifespan(target: str) -> Lifespan:
+    """Import what `pkg.mod:name` or `dir/file.py:name` names. Raises `UsageError`."""
+    module, _, name = target.rpartition(":")
+    if not module or not name:
+        raise UsageError(f"{target!r} names no lifespan: MODULE:NAME")
+    lifespan = getattr(_load(module), name, None)
+    if not callable(lifespan):
+        raise UsageError(f"{module}.{name} cannot be called: it must return an async context manager")
+    return cast("Lifespan", lifespan)
+
+
+def source_of(task: Task[..., Any]) -> TaskSource:
+    """Say where a task is defined, for a process that is to import it."""
+    function = task.function
+    module = default_key(function).removesuffix(f".{function.__qualname__}")
+    file = _file_of(function.__module__)
+    alone = file is not None and Path(file).stem == module
+    return TaskSource(key=task.key, module=module, file=file if alone else None)
+
+
+def load_task(source: TaskSource) -> Task[..., Any]:
+    """Import the module of a task, as the worker's other end did, and return the task.
+
+    Raises `UsageError` where it is not there, and what the module raises.
+    """
+    if source.file is None:
+        importlib.import_module(source.module)
+    else:
+        _load_file(Path(source.file))
+    found = all_tasks.get(source.key)
+    if found is None:
+        raise UsageError(f"{source.module} has no task with the key {source.key} when it is imported")
+    return found
+
+
+def _file_of(module: str) -> str | None:
+    file: str | None = getattr(sys.modules.get(module), "__file__", None)
+    return None if file is None else str(Path(file).resolve())
 
 
 def _named(module: ModuleType, name: str) -> Task[..., Any]:
@@ -57,9 +112,11 @@ def _load(name: str) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """Import a file as `python file.py` would find it: by its stem, its folder first on the path."""
+    """Import a file as `python file.py` would find it: by its stem, its folder first on the path. Once."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
+    if _file_of(path.stem) == str(path.resolve()):
+        return sys.modules[path.stem]
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:

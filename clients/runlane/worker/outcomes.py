@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import traceback
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import orjson
 
 from ..errors import PayloadError, PayloadTooLarge
-from ..protocol.messages import FinalState, Finished, PushedRun
+from ..protocol.messages import FinalState, Finished, PushedRun, ReleasedRun
 from ..protocol.states import StateName
-from ..serializers import dump
+from ..serializers import Results
+
+#: What an execution comes to: a final state, or the run is given back.
+Report: TypeAlias = Finished | ReleasedRun
 
 #: Characters of a traceback, its end; the least of the three parts of an error that is of use when cut.
 _TRACEBACK_LENGTH: Final = 64_000
@@ -20,10 +23,10 @@ _TRACEBACK_LENGTH: Final = 64_000
 _MESSAGE_LENGTH: Final = 8_000
 
 
-def completed(run: PushedRun, result: object, max_payload_bytes: int) -> Finished:
+def completed(run: PushedRun, result: object, results: Results, max_payload_bytes: int) -> Finished:
     """Report a result; one that cannot be sent makes the run fail, and for good: a retry would not help."""
     try:
-        data = dump(result, "the result", max_payload_bytes)
+        data = results.pack(result, max_payload_bytes)
     except PayloadTooLarge as exc:
         return failed(run, exc, name=StateName.RESULT_TOO_LARGE, retriable=False)
     except PayloadError as exc:
@@ -46,15 +49,20 @@ def failed(
     )
 
 
-def timed_out(run: PushedRun) -> Finished:
-    """Report that the run took longer than its timeout."""
-    error = TimeoutError(f"the task ran longer than its timeout of {run.timeout:g} s")
+def timed_out(run: PushedRun, timeout: float) -> Finished:
+    """Report that the run took longer than its timeout, in seconds."""
+    error = TimeoutError(f"the task ran longer than its timeout of {timeout:g} s")
     return failed(run, error, name=StateName.TIMED_OUT)
 
 
 def cancelled(run: PushedRun) -> Finished:
     """Report that the run was stopped as asked."""
     return Finished(id=run.id, attempt=run.attempt, state=FinalState(type="CANCELLED"))
+
+
+def released(run: PushedRun, reason: str, delay: float | None = None) -> ReleasedRun:
+    """Give the run back; `delay` postpones it by so many seconds."""
+    return ReleasedRun(id=run.id, attempt=run.attempt, reason=reason[:200], delay=delay)
 
 
 def _name_of(error: BaseException) -> str:
@@ -81,7 +89,7 @@ def _traceback_of(error: BaseException) -> str:
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:
     rest = frames
-    while rest is not None and rest.tb_frame.f_globals.get("__package__") == __package__:
+    while rest is not None and str(rest.tb_frame.f_globals.get("__package__")).startswith(__package__ or "?"):
         rest = rest.tb_next
     return rest or frames
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..protocol.limits import MAX_LIMIT
-from ..protocol.messages import Finished, Frame, HeldRun, Progress, Release, ReleasedRun, Started
-
-#: A run's id and its attempt: what a lease is told apart by.
-RunKey = tuple[str, int]
+from ..protocol.messages import Finished, Frame, HeldRun, Release, ReleasedRun, Started
+from .execution import RunKey
+from .progress import LatestProgress
 
 #: Verdicts remembered, so that a run which is pushed twice is executed once.
 _REMEMBERED: Final = 4096
@@ -37,7 +36,7 @@ class Reporter:
         self._send = send
         self._held: dict[RunKey, _Held] = {}
         self._settled: dict[RunKey, None] = {}
-        self._progress: dict[RunKey, Progress] = {}
+        self._progress: dict[RunKey, LatestProgress] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -67,11 +66,11 @@ class Reporter:
             held.started = frame
             self._send(frame)
 
-    def progress(self, frame: Progress) -> None:
-        """Report how far a run is, soon."""
+    def progress(self, key: RunKey, progress: LatestProgress) -> None:
+        """Report how far a run is, soon: what is the latest by then."""
         if not self._progress:
             asyncio.get_running_loop().call_later(_PROGRESS_SECONDS, self._send_progress)
-        self._progress[frame.id, frame.attempt] = frame
+        self._progress[key] = progress
 
     def finished(self, frame: Finished) -> None:
         """Report a run's end."""
@@ -82,16 +81,16 @@ class Reporter:
         held.said_at = time.monotonic()
         self._send(frame)
 
-    def release(self, key: RunKey, reason: str, delay: float | None = None) -> None:
+    def release(self, run: ReleasedRun) -> None:
         """Give a run back, and forget it: there is no verdict on that.
 
         Without a connection nothing is said. The run is then missing from the list with which the session is
         resumed, and the broker takes it back for that.
         """
+        key = (run.id, run.attempt)
         if key in self._held:
-            run_id, attempt = key
             self.settle(key)
-            self._send(Release(runs=(ReleasedRun(id=run_id, attempt=attempt, delay=delay, reason=reason),)))
+            self._send(Release(runs=(run,)))
 
     def settle(self, key: RunKey) -> None:
         """Forget a run: there is a verdict, or its lease is lost."""
@@ -138,8 +137,9 @@ class Reporter:
         await self._empty.wait()
 
     def _send_progress(self) -> None:
-        frames, self._progress = self._progress, {}
-        for key, frame in frames.items():
+        latest, self._progress = self._progress, {}
+        for key, progress in latest.items():
+            frame = progress.take()
             held = self._held.get(key)
-            if held is not None and held.final is None:
+            if frame is not None and held is not None and held.final is None:
                 self._send(frame)

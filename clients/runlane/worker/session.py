@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from ..protocol.conversation import worker_conversation
 from ..protocol.errors import ErrorCode
 from ..protocol.limits import HANDSHAKE_SECONDS, MAX_PAYLOAD_BYTES
 from ..protocol.messages import (
+    Beat,
     CancelRun,
     Error,
     Frame,
@@ -29,23 +31,28 @@ from ..protocol.messages import (
 from ..settings import Settings, worker_url
 from ..transport import Link, dial, keep_connected
 from .beats import Beats
-from .reporter import Reporter, RunKey
+from .execution import RunKey
+from .fence import margin
+from .reporter import Reporter
 
 log: Final = logging.getLogger("runlane.worker")
 
 #: Seconds after which a report without a verdict is repeated.
 REMIND_SECONDS: Final = 5.0
+#: Of the grace for a resume, the share after which a worker with fenced tasks beats again.
+_FENCED_BEAT_SHARE: Final = 1 / 3
 #: Refusals of a `subscribe` that pass by themselves.
 _PASSING: Final = frozenset({ErrorCode.DRAINING, ErrorCode.INTERNAL})
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """What a worker asks for."""
+    """What a worker asks for. `fence`: some of its tasks are fenced, so that it must know its leases safe."""
 
     client_id: str
     keys: tuple[str, ...]
     limit: int
+    fence: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,14 @@ class Handlers:
     runs: Callable[[Sequence[PushedRun]], None]
     cancel: Callable[[RunKey, float], None]
     lost: Callable[[RunKey], None]
+    answered: Callable[[], None]  # `Session.safe_until` has moved
 
 
 def _ignore(*_: object) -> None:
     """Nobody is told anything before `Session.run`."""
 
 
-_NOBODY: Final = Handlers(_ignore, _ignore, _ignore)
+_NOBODY: Final = Handlers(_ignore, _ignore, _ignore, _ignore)
 
 
 class Session:
@@ -80,6 +88,8 @@ class Session:
         self._timer: asyncio.TimerHandle | None = None  # until subscribed: gives up; then: reminds
         self._identity: Subscribed | None = None
         self._resume_seconds: float | None = None
+        self._answered_at = 0.0  # monotonic: when the latest frame was sent that the broker has answered
+        self._subscribed_at = 0.0  # monotonic: when `subscribe` was sent
         self._quitting = False
 
     def __repr__(self) -> str:
@@ -108,6 +118,24 @@ class Session:
         self._ready = False
         return said
 
+    # --- What fencing looks at ---------------------------------------------------------------------------
+
+    @property
+    def safe_until(self) -> float:
+        """Until when the broker surely keeps this worker's leases, by the monotonic clock."""
+        grace = self._resume_seconds or 0.0
+        return self._answered_at + grace - margin(grace)
+
+    def ask(self) -> None:
+        """Have the broker answer soon, where there is one."""
+        if self._ready and self._beats is not None:
+            self._beats.beat()
+
+    def _note_answer(self, sent_at: float | None) -> None:
+        if sent_at is not None and sent_at > self._answered_at:
+            self._answered_at = sent_at
+            self._handlers.answered()
+
     def _send(self, frame: Frame) -> None:
         """Send now, or not at all: what matters is kept, and said again after a resume."""
         if self._ready and self._link is not None:
@@ -131,6 +159,7 @@ class Session:
         self._resume_seconds = link.welcome.resume_seconds
         self.max_payload_bytes = min(link.welcome.max_payload_bytes, MAX_PAYLOAD_BYTES)
         earlier = self._identity
+        self._subscribed_at = time.monotonic()
         link.send(
             Subscribe(
                 client_id=self._subscription.client_id,
@@ -143,7 +172,10 @@ class Session:
         )
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(HANDSHAKE_SECONDS, self._give_up, link)
-        self._beats = Beats(link, lambda: len(self.reporter) > 0)
+        busy_seconds = link.welcome.beat_seconds
+        if self._subscription.fence:
+            busy_seconds = min(busy_seconds, self._resume_seconds * _FENCED_BEAT_SHARE)
+        self._beats = Beats(link, busy_seconds, lambda: len(self.reporter) > 0)
 
     def lost(self) -> None:
         """Stop sending."""
@@ -169,9 +201,12 @@ class Session:
                 self._handlers.lost((frame.id, frame.attempt))
             case CancelRun():
                 self._handlers.cancel((frame.id, frame.attempt), frame.grace_seconds)
+            case Beat():
+                if self._beats is not None:
+                    self._note_answer(self._beats.sent_at(frame))
             case Error():
                 self._on_error(frame)
-            case _:  # beat: heard, which is all; draining: the broker pushes no more, and will close
+            case _:  # draining: the broker pushes no more, and will close
                 pass
 
     def _on_runs(self, frame: Runs) -> None:
@@ -193,6 +228,7 @@ class Session:
         for key in self.reporter.settle_others(kept):
             self._handlers.lost(key)
         self.reporter.resend()
+        self._note_answer(self._subscribed_at)
         lost_count = len(held) - len(kept)
         log.info("subscribed as session %s; %d runs resumed, %d lost", frame.session, len(kept), lost_count)
 

@@ -1,40 +1,40 @@
-"""The whole worker: what it executes, the session it holds, and how it ends."""
+"""The whole worker: what it executes, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from ..errors import ArgumentError
 from ..protocol.limits import MAX_KEYS, MAX_LIMIT
 from ..settings import Settings, load_settings
 from ..tasks import Task
-from .executor import Executor
-from .pipeline import Pipeline
-from .session import Handlers, Session, Subscription
-from .slots import Slots
-from .threads import Threads
-
-log: Final = logging.getLogger("runlane.worker")
+from .control import Control
+from .discovery import Lifespan
+from .executor import Work
+from .pools import Pools
+from .session import Subscription
 
 #: Seconds that running tasks get to finish, by default, when the worker is to stop.
 DRAIN_SECONDS: Final = 25.0
-#: Seconds to wait for the verdicts of the last reports.
-VERDICT_SECONDS: Final = 5.0
-#: Seconds to wait for the broker to close the connection after `quit`.
-GOODBYE_SECONDS: Final = 1.0
 
 
 class Worker:
-    """Executes runs of these tasks, at most `limit` at once, until stopped.
+    """Executes runs of these tasks, at most `limit` at once, until stopped. To be run once.
 
-    `client_id` names the worker to people; by default host and process. Raises `ArgumentError` for no task,
-    too many, two of one key, or a limit out of range; `SettingsError`.
+    Coroutine functions execute in the event loop that `run` is called in, plain functions in threads, those of
+    `pool="process"` in processes. The connection has a thread and a loop of its own: see `control`.
+
+    `client_id` names the worker to people; by default host and process. `drain_seconds`: what running tasks get
+    to finish when it is to stop. `fence`: treat all tasks as `@task(fence=True)`. `lifespan`: an async context
+    manager around all work, such as of `contextlib.asynccontextmanager`; what it yields is
+    `current_run().resources`.
+
+    Raises `ArgumentError` for no task, too many, two of one key, or a limit out of range; `SettingsError`.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Worker:
         settings: Settings | None = None,
         client_id: str | None = None,
         drain_seconds: float = DRAIN_SECONDS,
+        fence: bool = False,
+        lifespan: Lifespan | None = None,
     ) -> None:
         self.tasks: Final = _by_key(tasks)
         if not 1 <= limit <= MAX_LIMIT:
@@ -52,81 +54,72 @@ class Worker:
         self.limit: Final = limit
         self.settings: Final = settings or load_settings()
         self.client_id: Final = client_id or f"{socket.gethostname()}:{os.getpid()}"
-        self._drain_seconds = drain_seconds
-        self._stopping = asyncio.Event()
-        self._main: asyncio.Task[Any] | None = None
-        self._slots: Slots | None = None
+        #: Called, on the control side's thread, when the worker has said goodbye, whatever the tasks' loop does.
+        self.on_end: Callable[[], None] = _nothing
+        self._fence = fence
+        self._lifespan = lifespan
+        self._give_up_start: Callable[[], object] | None = None  # while it starts
+        fenced = fence or any(task.fence for task in self.tasks.values())
+        subscription = Subscription(self.client_id, tuple(self.tasks), limit, fenced)
+        self._control = Control(self.settings, subscription, drain_seconds)
 
     def __repr__(self) -> str:
         return f"<Worker {self.client_id}: {len(self.tasks)} tasks, limit {self.limit}>"
 
     @property
-    def stuck_threads(self) -> int:
-        """Threads of plain functions that go on though their run has ended."""
-        return self._slots.stuck if self._slots else 0
+    def stuck(self) -> int:
+        """Slots of code that goes on though its run has ended: threads that nothing can stop."""
+        return self._control.stuck
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `stop` was called twice."""
+        return self._control.stops > 1
 
     async def run(self) -> None:
-        """Work until `stop` is called; then drain. Raises `ConnectionFailed` where the broker won't have it.
+        """Work until `stop` is called; then drain, and leave `lifespan`.
 
-        Cancelled, it stops its tasks, gives their runs back, and ends.
+        Raises `ConnectionFailed` where the broker won't have the worker, `ProcessFailed` where a task of
+        `pool="process"` cannot be imported in a process, and what `lifespan` raises. Cancelled, it stops its
+        tasks, gives their runs back, and ends.
         """
-        self._main = asyncio.current_task()
-        session = Session(self.settings, Subscription(self.client_id, tuple(self.tasks), self.limit))
-        threads = Threads(self.limit)
-        executor = self._executor(session, threads)
-        handlers = Handlers(executor.start, executor.cancel, executor.lose)
-        connection = asyncio.create_task(session.run(handlers), name="runlane session")
+        main, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert main is not None
+        self._give_up_start = lambda: loop.call_soon_threadsafe(main.cancel)
         try:
-            await self._until_stopped(connection)
-            await self._drain(session, executor)
-        finally:
-            await executor.abort()
-            await _end(session, connection)
-            threads.close()
+            async with AsyncExitStack() as stack:
+                resources = await stack.enter_async_context(self._lifespan()) if self._lifespan else None
+                pools = Pools(self.tasks.values(), self.limit, self._control.max_payload_bytes)
+                stack.push_async_callback(pools.close)
+                await pools.open()
+                self._give_up_start = None
+                await self._until_ended(Work(self.tasks, pools.of, resources, self._fence))
+        except asyncio.CancelledError:
+            if self._give_up_start is None or not self._control.stops or main.uncancel():
+                raise
 
     def stop(self) -> None:
         """Drain: take nothing more, finish what runs, give back the rest. A second call ends it at once.
 
-        To be called from the event loop that runs the worker.
+        From any thread, and from signal handlers. Before the first run was taken, `lifespan` is cancelled.
         """
-        if self._stopping.is_set() and self._main is not None:
-            self._main.cancel()
-        self._stopping.set()
+        self._control.stop()
+        if self._give_up_start is not None:
+            self._give_up_start()
 
-    def _executor(self, session: Session, threads: Threads) -> Executor:
-        def announce(limit: int) -> None:
-            session.set_limit(0 if self._stopping.is_set() else limit)
-
-        self._slots = Slots(self.limit, announce)
-        reporter = session.reporter
-        pipeline = Pipeline(self.tasks, reporter, self._slots, threads, lambda: session.max_payload_bytes)
-        return Executor(pipeline, reporter)
-
-    async def _until_stopped(self, connection: asyncio.Task[None]) -> None:
-        stopping = asyncio.create_task(self._stopping.wait())
+    async def _until_ended(self, work: Work) -> None:
+        ended = asyncio.wrap_future(self._control.start(work, lambda: self.on_end()))
         try:
-            await asyncio.wait((stopping, connection), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        if connection.done():
-            connection.result()  # raises: a session ends by itself only for a reason
-
-    async def _drain(self, session: Session, executor: Executor) -> None:
-        log.info("draining: %d runs have up to %g s", len(executor), self._drain_seconds)
-        session.set_limit(0)
-        await executor.drain(self._drain_seconds)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(VERDICT_SECONDS):
-                await session.reporter.wait_empty()
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self.stop()
+            self.stop()
+            await asyncio.wait((ended,))
+            raise
 
 
-async def _end(session: Session, connection: asyncio.Task[None]) -> None:
-    """Say goodbye, where there is somebody to say it to, and close."""
-    if not connection.done():
-        if session.quit():
-            await asyncio.wait((connection,), timeout=GOODBYE_SECONDS)
-        connection.cancel()
-    await asyncio.wait((connection,))
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _by_key(tasks: Iterable[Task[..., Any]]) -> dict[str, Task[..., Any]]:

@@ -1,0 +1,82 @@
+"""A broker as a program: from its settings to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Coroutine
+from contextlib import ExitStack, closing
+from typing import Any
+
+from runlane import __version__
+
+from .app import Broker, create_app, running_broker
+from .clock import SystemClock
+from .serving import bind, serving, stop_signals, url_of
+from .settings import Settings
+from .storage.location import sqlite_path
+from .storage.lock import FileLock
+from .storage.schema import upgrade
+
+logger = logging.getLogger("runlane")
+
+
+def run_broker(settings: Settings) -> None:
+    """Run a broker until it is told to stop. Raises `ConfigurationError`, `StartupError`, `StoreUnavailable`."""
+    _run(_serve(settings))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415  (where there is one)
+    except ImportError:
+        asyncio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+
+
+async def _serve(settings: Settings) -> None:
+    path = sqlite_path(settings.db)
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(bind(settings.host, settings.port)))
+        stack.callback(FileLock(path).release)
+        await asyncio.to_thread(upgrade, path)
+        async with running_broker(settings, path, SystemClock()) as broker:
+            stop = asyncio.Event()
+            with stop_signals(stop.set):
+                async with serving(create_app(broker.core), listener):
+                    _calm_garbage_collector()
+                    _announce(settings, broker, url_of(listener))
+                    await stop.wait()
+                    await _drain(broker, settings.timers.drain)
+
+
+def _calm_garbage_collector() -> None:
+    """Look for cycles less often, and never among what lives as long as the process: a quarter of the CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def _announce(settings: Settings, broker: Broker, url: str) -> None:
+    backlog = broker.backlog
+    logger.info(
+        "runlane %s listening on %s, database %s, restored %d queued and %d running runs",
+        __version__,
+        url,
+        settings.db,
+        backlog.queued,
+        backlog.leased,
+    )
+
+
+async def _drain(broker: Broker, seconds: float) -> None:
+    """Say goodbye; give what runs a moment to report. What does not is resumed by the next broker."""
+    logger.info("draining")
+    broker.core.drain()
+    deadline = asyncio.get_running_loop().time() + seconds
+    while broker.core.holds_runs() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)

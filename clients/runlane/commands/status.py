@@ -1,0 +1,137 @@
+"""`runlane status`: is the broker there, and ready? Waits for it where told to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from http.client import HTTPException
+from typing import Final
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from ..config import ClientSection, ConfigError, load_config
+from ..config.flags import add_flags, flags_of
+from .console import DONE, FAILED, USAGE, Parser, complain, one_line, seconds
+
+#: Seconds that an answer may take.
+PATIENCE: Final = 5.0
+#: Seconds between two looks.
+_PAUSE: Final = 0.25
+_MAX_ANSWER: Final = 4096
+
+_EPILOG: Final = """\
+exit codes: 0 ready, 1 not ready or not there, 2 used wrongly
+
+examples:
+  runlane status
+  runlane status --wait --timeout 30 && runlane worker tasks.py
+  runlane status --url https://broker.example --json
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a broker says of itself; `problem` says why it is not ready, or why nobody answers."""
+
+    url: str
+    reachable: bool
+    ready: bool
+    version: str | None = None
+    problem: str | None = None
+
+
+class _NoAnswer(Exception):
+    """No broker answers there."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.timeout is not None and not options.wait:
+        parser.error("--timeout needs --wait")
+    try:
+        client = load_config(flags=flags_of(options)).of(ClientSection)
+    except ConfigError as exc:
+        return complain(exc, USAGE)
+    timeout = 60.0 if options.timeout is None else options.timeout
+    status = wait_ready(client, timeout) if options.wait else probe(client)
+    if options.json:
+        print(json.dumps(asdict(status)))
+    elif status.ready:
+        print(f"runlane {status.version} at {status.url}: ready")
+    else:
+        complain(f"{status.url}: {status.problem}", FAILED)
+    return DONE if status.ready else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="runlane status", description="Say whether the broker is there and ready.", epilog=_EPILOG
+    )
+    parser.add_argument("--wait", action="store_true", help="wait until it is")
+    parser.add_argument("--timeout", metavar="SECONDS", type=seconds, help="how long (default: 60)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    add_flags(parser, ClientSection)
+    return parser
+
+
+def wait_ready(client: ClientSection, timeout: float) -> Status:
+    """Look until the broker is ready, for so many seconds at most; return what was seen last."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        status = probe(client, min(max(left, 0.1), PATIENCE))
+        left = deadline - time.monotonic()
+        if status.ready or left <= 0:
+            return status
+        time.sleep(min(_PAUSE, left))
+
+
+def probe(client: ClientSection, patience: float = PATIENCE) -> Status:
+    """Ask the broker. Never raises."""
+    try:
+        version = _version(*_get(client, "/api/version", patience))
+        code, _ = _get(client, "/readyz", patience)
+    except _NoAnswer as exc:
+        return Status(client.url, reachable=False, ready=False, problem=str(exc))
+    ready = code == 200
+    return Status(client.url, True, ready, version, None if ready else "not ready: it starts, or stops")
+
+
+def _version(code: int, body: bytes) -> str:
+    try:
+        version = json.loads(body) if code == 200 else None
+    except ValueError:
+        version = None
+    if not isinstance(version, str):
+        raise _NoAnswer(f"is no Runlane broker, or not reached: /api/version answers {code}")
+    return one_line(version)
+
+
+def _get(client: ClientSection, path: str, patience: float) -> tuple[int, bytes]:
+    """Return the status and the body of an answer. Raises `_NoAnswer`."""
+    request = Request(client.url + path)  # noqa: S310  (http or https: `Url` has seen to that)
+    if client.token is not None:
+        request.add_unredirected_header("Authorization", f"Bearer {client.token}")
+    try:
+        with urlopen(request, timeout=patience) as response:  # noqa: S310
+            return response.status, response.read(_MAX_ANSWER)
+    except HTTPError as exc:
+        with exc:
+            return exc.code, b""
+    except URLError as exc:
+        raise _NoAnswer(f"cannot be reached: {_reason(exc.reason)}") from None
+    except (OSError, HTTPException, ValueError) as exc:
+        raise _NoAnswer(f"cannot be reached: {_reason(exc)}") from None
+
+
+def _reason(reason: object) -> str:
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason) or type(reason).__name__

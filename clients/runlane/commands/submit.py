@@ -1,0 +1,174 @@
+"""`runlane submit`: submit a run of a task by its key, and wait for its result where told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from ..client import Client
+from ..config import ClientSection, ConfigError, load_config
+from ..config.flags import add_flags, flags_of
+from ..endings import error_of
+from ..errors import ArgumentError, RunlaneError, SettingsError
+from ..options import task_plan
+from ..protocol.errors import FrameRefused
+from ..protocol.messages import NewRun, RunFinished, SubmittedRun
+from ..protocol.payloads import check_payload
+from ..protocol.states import StateType
+from ..settings import Settings
+from .console import DONE, FAILED, USAGE, Parser, complain, seconds
+from .status import probe
+
+#: Seconds in which the broker has to confirm the run.
+CONFIRM_SECONDS: Final = 10.0
+
+_NULL: Final = msgspec.Raw(b"null")
+
+_EPILOG: Final = """\
+Prints the run's id or, with --wait, its result as JSON.
+
+exit codes: 0 submitted (--wait: completed), 1 refused, failed or not in time, 2 used wrongly
+
+examples:
+  runlane submit tasks.add --args '{"a": 2, "b": 3}' --wait
+  runlane submit tasks.report --args @report.json --delay 10m --idempotency-key report-7
+  generate | runlane submit tasks.load --args - --wait --timeout 30 --json
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.timeout is not None and not options.wait:
+        parser.error("--timeout needs --wait")
+    logging.getLogger("runlane").addHandler(logging.NullHandler())  # what matters is said below, in a line
+    try:
+        run = _run(options)
+        settings = load_config(flags=flags_of(options)).of(Settings)
+    except (ArgumentError, ConfigError, SettingsError) as exc:
+        return complain(exc, USAGE)
+    try:
+        return asyncio.run(_submit(settings, run, options))
+    except RunlaneError as exc:
+        return complain(exc, FAILED)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="runlane submit", description="Submit a run of a task; its code need not be here.", epilog=_EPILOG
+    )
+    parser.add_argument("key", metavar="KEY", help="the task's key: module.function, or what @task(key=…) says")
+    parser.add_argument(
+        "--args", metavar="JSON", default="{}", help='arguments by name: {"a": 2}; @FILE or - reads them'
+    )
+    parser.add_argument(
+        "--delay", metavar="SECONDS", type=seconds, help="not before so long from now (also 5m, 2h)"
+    )
+    parser.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 9, higher first (default: 0)")
+    parser.add_argument("--idempotency-key", metavar="KEY", help="while a run of the task has it, it is that one")
+    output = parser.add_argument_group("output")
+    output.add_argument("--wait", action="store_true", help="wait for the run's end, and print its result")
+    output.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, help="how long (default: as long as it takes)"
+    )
+    output.add_argument("--json", action="store_true", help="one JSON object: id, created, state, result, error")
+    add_flags(parser, ClientSection)
+    return parser
+
+
+def _run(options: Namespace) -> NewRun:
+    """Return the run as it is submitted. Raises `ArgumentError`."""
+    plan = task_plan(options.key, {}, {}).changed(
+        {"delay": options.delay, "priority": options.priority, "idempotency_key": options.idempotency_key}
+    )
+    return plan.run(_parameters(options.args))
+
+
+def _parameters(source: str) -> msgspec.Raw:
+    """Return the arguments as they came, for JSON they are already. Raises `ArgumentError`."""
+    data = _read(source)
+    try:
+        if not isinstance(orjson.loads(data), dict):
+            raise ArgumentError('--args: arguments go by name, in an object: {"a": 2, "b": 3}')
+        check_payload(msgspec.Raw(data), "--args")
+    except orjson.JSONDecodeError as exc:
+        raise ArgumentError(f"--args is no JSON: {exc}") from None
+    except FrameRefused as exc:
+        raise ArgumentError(exc.message) from None
+    return msgspec.Raw(data)
+
+
+def _read(source: str) -> bytes:
+    try:
+        if source == "-":
+            return sys.stdin.buffer.read().strip()
+        return Path(source[1:]).read_bytes().strip() if source.startswith("@") else source.encode()
+    except (OSError, UnicodeEncodeError) as exc:
+        raise ArgumentError(f"--args cannot be read: {exc}") from None
+
+
+async def _submit(settings: Settings, run: NewRun, options: Namespace) -> int:
+    client = Client(settings)
+    try:
+        try:
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                (submitted,) = await client.submit((run,))
+        except TimeoutError:
+            return complain(await asyncio.to_thread(_why_not, settings), FAILED)
+        if options.wait:
+            return await _wait(client, submitted, options)
+        print(_json({"id": submitted.id, "created": submitted.created}) if options.json else submitted.id)
+        return DONE
+    finally:
+        await client.aclose()
+
+
+def _why_not(settings: Settings) -> str:
+    status = probe(settings, 1.0)
+    return f"{settings.url}: {status.problem or f'has not confirmed the run within {CONFIRM_SECONDS:g} s'}"
+
+
+async def _wait(client: Client, submitted: SubmittedRun, options: Namespace) -> int:
+    try:
+        async with asyncio.timeout(options.timeout):
+            finished = await client.watch(submitted.id)
+    except TimeoutError:
+        return complain(f"run {submitted.id} has not ended within {options.timeout:g} s; it goes on", FAILED)
+    except asyncio.CancelledError:
+        complain(f"run {submitted.id} goes on", FAILED)
+        raise
+    completed = finished.state.type is StateType.COMPLETED
+    if options.json:
+        print(_json(_shown(submitted, finished)))
+    elif completed:
+        print(bytes(_payload(finished.result)).decode())
+    if not completed:
+        complain(error_of(finished), FAILED)
+    return DONE if completed else FAILED
+
+
+def _shown(submitted: SubmittedRun, finished: RunFinished) -> dict[str, Any]:
+    return {
+        "id": submitted.id,
+        "created": submitted.created,
+        "state": {"type": finished.state.type, "name": finished.state.name, "message": finished.state.message},
+        "result": _payload(finished.result),
+        "error": _payload(finished.error),
+    }
+
+
+def _payload(payload: msgspec.Raw) -> msgspec.Raw:
+    return payload if bytes(payload) else _NULL
+
+
+def _json(value: dict[str, Any]) -> str:
+    return msgspec.json.encode(value).decode()
