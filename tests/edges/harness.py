@@ -111,7 +111,6 @@ class Host:
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the broker did not stop"
         logging.getLogger().removeHandler(self.log)
-        assert self.log.faults() == []
 
     def _run(self) -> None:
         try:
