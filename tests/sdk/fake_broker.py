@@ -136,9 +136,9 @@ class FakeBroker:
         self._peers: asyncio.Queue[Peer] = asyncio.Queue()
         self._taken: list[Peer] = []
 
-    async def peer(self) -> Peer:
+    async def peer(self, seconds: float = PATIENCE) -> Peer:
         """Return the next connection."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             self._taken.append(await self._peers.get())
             return self._taken[-1]
 

@@ -11,6 +11,7 @@ from ..tasks import Task
 from . import outcomes
 from .context import CurrentRun, Snooze, enter
 from .outcomes import Report
+from .progress import LatestProgress
 
 log: Final = logging.getLogger("runlane.worker")
 
@@ -23,10 +24,13 @@ class Call(Protocol):
     @property
     def task(self) -> Task[..., Any]: ...
     @property
-    def current(self) -> CurrentRun: ...
-    @property
     def timeout(self) -> float | None: ...
+    @property
+    def resources(self) -> Any: ...
+    @property
+    def cancelled(self) -> bool: ...
     def tell_begun(self) -> None: ...
+    def tell_progress(self, progress: LatestProgress, /) -> None: ...
 
 
 class _BadParameters(Exception):
@@ -58,7 +62,8 @@ def _begin(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         arguments = call.task.arguments.unpack(call.run.parameters, call.run.headers)
     except Exception as exc:
         raise _BadParameters from exc
-    enter(call.current, call.timeout)
+    progress = LatestProgress(call.tell_progress)
+    enter(CurrentRun(call.run, call.timeout, progress.put, call, call.resources))
     call.tell_begun()
     return arguments
 
@@ -77,6 +82,6 @@ def _report_of(call: Call, error: BaseException) -> Report:
     if isinstance(error, _BadParameters) and error.__cause__ is not None:
         log.error("run %s of %s has bad parameters: %s", run.id, run.task_key, error.__cause__)
         return outcomes.failed(run, error.__cause__, retriable=False)
-    if not (call.current.cancelled and isinstance(error, asyncio.CancelledError)):
+    if not (call.cancelled and isinstance(error, asyncio.CancelledError)):
         log.warning("run %s of %s failed", run.id, run.task_key, exc_info=error)
     return outcomes.failed(run, error, retriable=None if call.task.may_retry(error) else False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from ..errors import ArgumentError, RunlaneError
 from ..protocol.messages import Progress, PushedRun
@@ -28,6 +28,13 @@ class Snooze(BaseException):
         self.seconds = seconds
 
 
+class Stoppable(Protocol):
+    """What knows whether a run is to stop."""
+
+    @property
+    def cancelled(self) -> bool: ...
+
+
 class NoResources:
     """Stands for the resources of a worker where they cannot be had, and says why."""
 
@@ -38,14 +45,22 @@ class NoResources:
 class CurrentRun:
     """The run that is being executed. Safe to use from any thread of the task's process."""
 
-    def __init__(self, run: PushedRun, report: Callable[[Progress], None], resources: Any = None) -> None:
+    def __init__(
+        self,
+        run: PushedRun,
+        timeout: float | None,
+        report: Callable[[Progress], None],
+        state: Stoppable,
+        resources: Any,
+    ) -> None:
         self.id: Final = run.id
         self.attempt: Final = run.attempt  # rises with every lease: to be used as a fencing token
         self.task_key: Final = run.task_key
         self.headers: Final[Mapping[str, str]] = run.headers
-        self.deadline: datetime | None = None  # UTC; written when the task begins: when its timeout ends it
-        self.cancelled = False  # written by the worker: the task is to stop, a plain function by itself
+        #: UTC: when its timeout ends it, if it has one.
+        self.deadline: Final = None if timeout is None else datetime.now(UTC) + timedelta(seconds=timeout)
         self._report = report
+        self._state = state
         self._resources = resources
 
     def __repr__(self) -> str:
@@ -56,6 +71,11 @@ class CurrentRun:
         """A logger that puts the run in front of every message, and into the record's attributes."""
         extra = {"run_id": self.id, "task_key": self.task_key}
         return _RunLogger(logging.getLogger("runlane.run"), extra)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task is to stop. A plain function is asked first, and has some seconds to end by itself."""
+        return self._state.cancelled
 
     @property
     def resources(self) -> Any:
@@ -97,8 +117,6 @@ def current_run() -> CurrentRun:
         raise RunlaneError("current_run() is for tasks that a worker executes") from None
 
 
-def enter(run: CurrentRun, timeout: float | None) -> None:
-    """Make this the current run for the rest of the calling context; its time, in seconds, begins now."""
+def enter(run: CurrentRun) -> None:
+    """Make this the current run for the rest of the calling context."""
     _current.set(run)
-    if timeout is not None:
-        run.deadline = datetime.now(UTC) + timedelta(seconds=timeout)

@@ -98,6 +98,7 @@ class Control:
         except asyncio.CancelledError:
             log.info("ending at once: %d runs are given back", len(executor))
         finally:
+            self._main = None  # from here on nothing can make it any quicker
             await executor.abort()
             await _end(session, connection)
 

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from ..protocol.messages import PushedRun
 from ..tasks import Task
-from .context import CurrentRun
 from .outcomes import Report
 from .progress import LatestProgress
 
@@ -72,7 +71,7 @@ class Listener(Protocol):
         """The task is being called: its time runs."""
         ...
 
-    def on_progress(self, execution: Execution) -> None:
+    def on_progress(self, execution: Execution, progress: LatestProgress) -> None:
         """There is progress to be sent."""
         ...
 
@@ -81,7 +80,7 @@ class Listener(Protocol):
         ...
 
     def on_answer(self) -> None:
-        """The tasks' loop turns (again): it has found something that it may not begin any more."""
+        """A pool has come to a run that was taken back, and so comes to others, too."""
         ...
 
 
@@ -92,14 +91,13 @@ class Execution:
         "_listener",
         "_post",
         "_right_to_begin",
-        "asked",
         "begun_at",
-        "current",
+        "cancelled",
         "holds_slot",
         "key",
         "pool",
-        "progress",
         "reason",
+        "resources",
         "run",
         "since",
         "stop",
@@ -123,8 +121,7 @@ class Execution:
         self.task = task
         self.pool = pool
         self.timeout = run.timeout if run.timeout is not None else task.timeout  # seconds
-        self.progress = LatestProgress(self._tell_progress)
-        self.current = CurrentRun(run, self.progress.put, resources)
+        self.resources = resources
         self._listener = listener
         self._post = post  # has something called on the control side's loop
         self._right_to_begin = threading.Lock()
@@ -133,7 +130,7 @@ class Execution:
         self.holds_slot = False
         self.taken = False  # the broker was told that it has started
         self.begun_at: float | None = None  # monotonic
-        self.asked = False
+        self.cancelled = False  # the task is to stop, and can know
         self.stop: Stop | None = None
         self.reason = ""  # why it is given back, where that is what `stop` says
         self.timer: asyncio.TimerHandle | None = None
@@ -155,13 +152,14 @@ class Execution:
         """Say that the task is being called."""
         self._post(self._listener.on_begun, self)
 
+    def tell_progress(self, progress: LatestProgress, /) -> None:
+        """Say that there is progress to be sent."""
+        self._post(self._listener.on_progress, self, progress)
+
     def tell_ended(self, report: Report) -> None:
         """Say how it went, when the task's code is done."""
         self._post(self._listener.on_ended, self, report)
 
     def tell_answer(self) -> None:
-        """Say that the tasks' loop turns."""
+        """Say that the pool has come to this, which it may not begin any more."""
         self._post(self._listener.on_answer)
-
-    def _tell_progress(self, _: LatestProgress) -> None:
-        self._post(self._listener.on_progress, self)

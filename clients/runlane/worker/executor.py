@@ -18,6 +18,7 @@ from . import outcomes
 from .execution import Execution, Pool, RunKey, Stop
 from .fence import Fence, Lease
 from .outcomes import Report
+from .progress import LatestProgress
 from .reporter import Reporter
 from .slots import Slots
 
@@ -88,7 +89,7 @@ class Executor:
     def cancel(self, key: RunKey, grace_seconds: float) -> None:
         """Stop a run; a plain function has the grace to see `current_run().cancelled` and end by itself."""
         execution = self._executions.get(key)
-        if execution is None or execution.asked or self._take_back(execution, Stop.CANCELLED):
+        if execution is None or execution.cancelled or self._take_back(execution, Stop.CANCELLED):
             return
         self._ask(execution)
         if execution.pool.asks_first:
@@ -147,12 +148,12 @@ class Executor:
         """Let the run's time begin."""
         self.on_taken(execution)
         execution.begun_at = time.monotonic()
-        if execution.timeout is not None and not execution.asked:
+        if execution.timeout is not None and not execution.cancelled:
             self._later(execution, execution.timeout, lambda: self._on_timeout(execution))
 
-    def on_progress(self, execution: Execution) -> None:
+    def on_progress(self, execution: Execution, progress: LatestProgress) -> None:
         """Report it."""
-        self._reporter.progress(execution.key, execution.progress)
+        self._reporter.progress(execution.key, progress)
 
     def on_ended(self, execution: Execution, report: Report) -> None:
         """Report the run, where that has not been done before, and free its slot."""
@@ -164,7 +165,7 @@ class Executor:
         self._refill()
 
     def on_answer(self) -> None:
-        """Take runs again: the tasks' loop turns."""
+        """Take runs again: nothing is blocked any more."""
         self._slots.pause(paused=False)
 
     # --- Beginning ---------------------------------------------------------------------------------------
@@ -202,8 +203,8 @@ class Executor:
     def _check_not_begun(self) -> None:
         """Give back what has not begun in time: somebody else may be able to.
 
-        Where a slot is held and nothing comes of it, the tasks' loop does not turn: some task blocks it. Until
-        it turns again no run is taken at all.
+        Where a slot is held and nothing comes of it, some task blocks the others: their event loop, or the whole
+        interpreter. Until that is over no run is taken at all.
         """
         self._not_begun_timer = None
         now = time.monotonic()
@@ -219,7 +220,8 @@ class Executor:
 
     def _note_blocked(self, execution: Execution) -> None:
         if execution.holds_slot:
-            log.warning("the tasks' event loop has not turned for %g s: a task blocks it", BEGIN_SECONDS)
+            key = execution.run.task_key
+            log.warning("a run of %s could not begin for %g s: some task blocks the others", key, BEGIN_SECONDS)
             self._slots.pause(paused=True)
 
     # --- Stopping ----------------------------------------------------------------------------------------
@@ -234,9 +236,8 @@ class Executor:
         self._stop(execution, Stop.RELEASED, reason="the broker did not answer")
 
     def _ask(self, execution: Execution) -> None:
-        if not execution.asked:
-            execution.asked = True
-            execution.current.cancelled = True
+        if not execution.cancelled:
+            execution.cancelled = True
             execution.pool.ask(execution)
 
     def _stop(

@@ -18,8 +18,9 @@ from .worker import DRAIN_SECONDS, Worker
 
 log: Final = logging.getLogger("runlane.worker")
 
-#: Seconds that the tasks' event loop has to answer, once the worker has said goodbye.
-ANSWER_SECONDS: Final = 3.0
+#: Seconds that the tasks' event loop has to answer, once the worker has said goodbye; and when it is in a hurry.
+ANSWER_SECONDS: Final = 2.0
+HURRIED_ANSWER_SECONDS: Final = 0.5
 DONE: Final = 0
 INTERRUPTED: Final = 130
 
@@ -87,7 +88,7 @@ def _code(worker: Worker) -> int:
 def _leave_if_blocked(worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
     answered = threading.Event()
     loop.call_soon_threadsafe(answered.set)
-    if not answered.wait(ANSWER_SECONDS):
+    if not answered.wait(HURRIED_ANSWER_SECONDS if worker.interrupted else ANSWER_SECONDS):
         log.error("a task blocks the event loop; leaving without it")
         _leave(_code(worker))
 

@@ -115,6 +115,7 @@ class Worker:
             self.stop()
             self.stop()
             await asyncio.wait((ended,))
+            ended.exception()  # of no interest any more
             raise
 
 

@@ -17,15 +17,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final
 
-from ...protocol.messages import PushedRun, ReleasedRun
+from ...protocol.messages import Frame, ReleasedRun
 from ...tasks import Task
 from ..calling import execute
-from ..context import CurrentRun, NoResources
+from ..context import NoResources
 from ..discovery import load_task
 from ..progress import LatestProgress
 from .pipe import TO_PROCESS, Ask, Begun, Broken, Channel, Execute, Logged, Ready, Setup, Snoozed, ToProcess
@@ -44,16 +42,32 @@ _NO_RESOURCES: Final = NoResources(
 )
 
 
-@dataclass(frozen=True)
 class _Call:
     """One call of a task, as `calling` sees it."""
 
-    run: PushedRun
-    task: Task[..., Any]
-    current: CurrentRun
-    timeout: float | None
-    max_payload_bytes: int
-    tell_begun: Callable[[], None]
+    def __init__(self, frame: Execute, task: Task[..., Any], process: Process) -> None:
+        self.run = frame.run
+        self.task = task
+        self.timeout = frame.timeout
+        self.max_payload_bytes = frame.max_payload_bytes
+        self.resources = _NO_RESOURCES
+        self.cancelled = False  # written by the reader
+        self._process = process
+
+    def tell_begun(self) -> None:
+        """Tell the worker that the task is being called."""
+        self._process.send(Begun())
+
+    def tell_progress(self, progress: LatestProgress, /) -> None:
+        """Tell the worker soon how far it is: of what is said until then, the latest."""
+        timer = threading.Timer(_PROGRESS_SECONDS, self._send_progress, (progress,))
+        timer.daemon = True
+        timer.start()
+
+    def _send_progress(self, progress: LatestProgress) -> None:
+        frame = progress.take()
+        if frame is not None and self._process.executes(self):
+            self._process.send(frame)
 
 
 class Process:
@@ -70,7 +84,7 @@ class Process:
         setup = self._channel.receive()
         assert isinstance(setup, Setup), "it comes first"
         _die_with_parent()
-        sys.path[:] = setup.path
+        sys.path[:], sys.argv[:] = setup.path, setup.argv
         logging.basicConfig(level=setup.log_level, handlers=[_Forwarder(self._channel)])
         threading.Thread(target=self._read, name="runlane reader", daemon=True).start()
         try:
@@ -82,23 +96,31 @@ class Process:
         while (call := self._calls.get()) is not None:
             self._execute(call)
 
+    def executes(self, call: _Call) -> bool:
+        """Say whether this is what is executed now."""
+        return self._call is call
+
+    def send(self, frame: Frame) -> None:
+        """Tell the worker. Where it is gone, the reader knows it, too."""
+        with contextlib.suppress(OSError):
+            self._channel.send(frame)
+
     def _execute(self, call: _Call) -> None:
         report = contextvars.copy_context().run(execute, call, call.max_payload_bytes)
         self._call = None
-        with contextlib.suppress(OSError):  # the worker is gone: the reader knows it, too
-            self._channel.send(Snoozed(run=report) if isinstance(report, ReleasedRun) else report)
+        self.send(Snoozed(run=report) if isinstance(report, ReleasedRun) else report)
 
     def _read(self) -> None:
         try:
             while True:
                 match self._channel.receive():
                     case Execute() as frame:
-                        self._call = self._new_call(frame)
+                        self._call = _Call(frame, self._tasks[frame.run.task_key], self)
                         self._calls.put(self._call)
                     case Ask() as frame:
                         call = self._call
                         if call is not None and (call.run.id, call.run.attempt) == (frame.id, frame.attempt):
-                            call.current.cancelled = True
+                            call.cancelled = True
                     case _:
                         pass
         except (OSError, EOFError):
@@ -110,30 +132,6 @@ class Process:
         self._calls.put(None)
         time.sleep(_END_SECONDS)
         os._exit(0)
-
-    def _new_call(self, frame: Execute) -> _Call:
-        run = frame.run
-        progress = LatestProgress(self._progress_soon)
-        return _Call(
-            run,
-            self._tasks[run.task_key],
-            CurrentRun(run, progress.put, _NO_RESOURCES),
-            frame.timeout,
-            frame.max_payload_bytes,
-            lambda: self._channel.send(Begun()),
-        )
-
-    def _progress_soon(self, progress: LatestProgress) -> None:
-        call = self._call
-
-        def send() -> None:
-            frame = progress.take()
-            if frame is not None and call is not None and self._call is call:
-                self._channel.send(frame)
-
-        timer = threading.Timer(_PROGRESS_SECONDS, send)
-        timer.daemon = True
-        timer.start()
 
 
 class _Forwarder(logging.Handler):

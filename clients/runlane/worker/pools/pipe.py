@@ -27,9 +27,10 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class Setup(Frame, frozen=True, tag="setup"):
-    """Comes first: what to import, and with which `sys.path`. `log_level` is that of the worker's root logger."""
+    """Comes first: what to import, with which `sys.path` and `sys.argv`; the level of the root logger."""
 
     path: tuple[str, ...]
+    argv: tuple[str, ...]
     sources: tuple[TaskSource, ...]
     log_level: int
 

@@ -25,6 +25,7 @@ from ..discovery import TaskSource
 from ..execution import Execution
 from ..groups import OWN_GROUP, WINDOWS, kill_group
 from ..outcomes import Report, failed
+from ..progress import LatestProgress
 from .pipe import FROM_PROCESS, Ask, Begun, Broken, Channel, Execute, FromProcess, Logged, Ready, Setup, Snoozed
 
 log: Final = logging.getLogger("runlane.worker")
@@ -146,11 +147,14 @@ class Processes:
             with self._lock:
                 child = self._idle.pop() if self._idle else None
             if child is None:
-                level = logging.getLogger().getEffectiveLevel()
-                return Child(Setup(path=tuple(sys.path), sources=self._sources, log_level=level))
+                return Child(self._setup())
             if child.is_alive:
                 return child
             child.end(0)
+
+    def _setup(self) -> Setup:
+        level = logging.getLogger().getEffectiveLevel()
+        return Setup(path=tuple(sys.path), argv=tuple(sys.argv), sources=self._sources, log_level=level)
 
     def _forget(self, execution: Execution) -> None:
         with self._lock:
@@ -194,11 +198,12 @@ class Child:
     def execute(self, execution: Execution, max_payload_bytes: int) -> Report:
         """Have the process execute this; return its report. Raises `ProcessFailed` where it ends before."""
         self.has_begun = False
+        latest = LatestProgress(execution.tell_progress)
         try:
             self._channel.send(
                 Execute(run=execution.run, timeout=execution.timeout, max_payload_bytes=max_payload_bytes)
             )
-            if execution.asked:
+            if execution.cancelled:
                 self.ask(execution)
             while True:
                 match self._receive():
@@ -206,7 +211,7 @@ class Child:
                         self.has_begun = True
                         execution.tell_begun()
                     case Progress() as frame:
-                        execution.progress.put(frame)
+                        latest.put(frame)
                     case Finished() as frame:
                         return frame
                     case Snoozed(run=run):
