@@ -72,11 +72,12 @@ class FakeClock:
 def make_run(key: str = "k", **changes: Any) -> NewRunRecord:
     """A run that is due, unless `changes` say otherwise."""
     parameters = changes.pop("parameters", b'{"x":1}')
+    run_id = changes.pop("id", None) or new_id()
     values: dict[str, Any] = {
-        "id": changes.pop("id", None) or new_id(),
+        "id": run_id,
         "task_key": key,
         "name": key,
-        "dynamic_key": "0",
+        "dynamic_key": run_id,
         "parameters": parameters,
         "payload_hash": payload_hash(key, parameters),
         "priority": 0,

@@ -119,6 +119,15 @@ class StoreConformance:
         assert (record.state.due, record.state.attempt) == (START + 5, 0)
         assert db.history(run.id) == [record.state]
 
+    def test_a_clients_own_name_for_a_run_is_unique_for_a_task_key(self, db: Database) -> None:
+        run = make_run("mail.send", dynamic_key="7")
+        db.create(run)
+        with db.unchanged():
+            again = make_run("mail.send", dynamic_key="7", parameters=b'{"other":1}')
+            assert db.create(again) == (Created(run.id, Creation.EXISTED),)
+        other = make_run("mail.read", dynamic_key="7")
+        assert db.create(other) == (Created(other.id, Creation.CREATED),)
+
     def test_the_same_run_again_is_the_one_that_is_there(self, db: Database) -> None:
         run = make_run()
         db.create(run)

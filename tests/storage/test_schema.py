@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -191,8 +192,12 @@ def test_the_migrations_build_the_very_tables_of_the_metadata(tmp_path: Path) ->
 
     def definitions(path: Path) -> dict[str, list[str]]:
         rows = ask(path, "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND type <> 'trigger'")
-        lines = {name: text.replace("\t", "").replace('"', "").split("\n") for name, text in rows}
-        return {name: sorted(line.strip().rstrip(",") for line in text) for name, text in lines.items()}
+        return {name: parts(text.replace('"', "")) for name, text in rows}
+
+    def parts(text: str) -> list[str]:
+        """Columns and constraints, in no order: a column that was added stands after the constraints."""
+        split = re.split(r",(?![^()]*\))\s*(?=\w)|^[^(]*\(|\)[^)]*$", re.sub(r"\s+", " ", text))
+        return sorted(part.strip() for part in split if part.strip()) + re.findall(r"\)([^)]*)$", text)
 
     expected = definitions(created)
     found = definitions(migrated)

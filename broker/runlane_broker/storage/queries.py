@@ -104,6 +104,17 @@ def read_idempotent() -> Executable:
     )
 
 
+def read_natural() -> Executable:
+    """Return the id of the run without a flow run that has a client's own name."""
+    t = task_run.c
+    return select(t.id).where(
+        t.task_key == _p("task_key"),
+        t.dynamic_key == _p("dynamic_key"),
+        t.flow_run_id.is_(None),
+        t.dynamic_key != t.id,
+    )
+
+
 def holds_session() -> Executable:
     """Return a row if the session is this broker's at this epoch."""
     return select(_ONE).where(

@@ -68,8 +68,13 @@ def add_state(
     message: str | None = None,
     due: int | None = None,
     session_id: str | None = None,
+    details: str | None = None,
+    data: bytes | None = None,
 ) -> None:
-    """Append a state to the history. `session_id` is given only where the session itself caused the state."""
+    """Append a state to the history. `session_id` is given only where the session itself caused the state.
+
+    `details` and `data` are JSON, of states that were set over HTTP.
+    """
     tx.later(
         q.insert_state,
         {
@@ -82,5 +87,7 @@ def add_state(
             "due": due,
             "attempt": attempt,
             "session_id": session_id,
+            "details": details,
+            "data": data,
         },
     )

@@ -45,6 +45,10 @@ class CreateRuns(Operation[tuple[Created, ...]]):
             if existing is not None:
                 same = existing[1] == run.payload_hash
                 return Created(existing[0], Creation.EXISTED if same else Creation.IDEMPOTENCY_CONFLICT)
+        if run.dynamic_key != run.id:
+            existing = tx.row(q.read_natural, {"task_key": run.task_key, "dynamic_key": run.dynamic_key})
+            if existing is not None:
+                return Created(existing[0], Creation.EXISTED)
         holder = run.holder
         if holder is not None and holder not in standing:
             standing[holder] = holds(tx, holder)
@@ -138,4 +142,11 @@ def _new_row(run: NewRunRecord, timestamp: int, state_id: str) -> dict[str, obje
         "start_time": None,
         "end_time": None,
         "total_run_time": 0,
+        "flow_run_id": None,
+        "flow_run_run_count": None,
+        "task_version": None,
+        "cache_key": None,
+        "cache_expiration": None,
+        "labels": None,
+        "task_inputs": None,
     }

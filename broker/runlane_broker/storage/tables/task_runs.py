@@ -1,8 +1,4 @@
-"""The schema: what the migrations build, as SQLAlchemy metadata.
-
-Times are microseconds UTC, durations too; ids are UUIDs as text, so that they sort by time and read well in any
-client. Integrity stands in constraints, so that a bug cannot write nonsense.
-"""
+"""Task runs: the hot row, payloads, state history, cached results."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
-    MetaData,
     SmallInteger,
     String,
     Table,
@@ -24,20 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from runlane.protocol.states import StateType
-
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-_STATES = ", ".join(f"'{state.value}'" for state in StateType)
-_HELD = "'PENDING', 'RUNNING', 'CANCELLING'"
+from .base import HELD, STATES, metadata
 
 #: The hot row of a run: what dispatch, leases and states need. `lane`, `priority` and `due` are the only truth
 #: about order.
@@ -75,11 +57,19 @@ task_run: Final = Table(
     Column("start_time", BigInteger),
     Column("end_time", BigInteger),
     Column("total_run_time", BigInteger, nullable=False),
-    CheckConstraint(f"state_type IN ({_STATES})", name="state_type"),
+    # What only other clients' runs have. Null costs next to nothing, and stands for "none", 0 or empty.
+    Column("flow_run_id", String(36)),  # SQLite cannot add a constraint; who creates and deletes looks
+    Column("flow_run_run_count", BigInteger),
+    Column("task_version", Text),
+    Column("cache_key", Text),
+    Column("cache_expiration", BigInteger),
+    Column("labels", Text),
+    Column("task_inputs", Text),
+    CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
     CheckConstraint("lane IN (0, 1)", name="lane"),
     CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name="counts"),
-    CheckConstraint(f"session_id IS NULL OR state_type IN ({_HELD})", name="lease"),
+    CheckConstraint(f"session_id IS NULL OR state_type IN ({HELD})", name="lease"),
     sqlite_with_rowid=False,
 )
 
@@ -107,6 +97,24 @@ Index(
     sqlite_where=text("idempotency_key IS NOT NULL"),
     postgresql_where=text("idempotency_key IS NOT NULL"),
 )
+#: A client's own name for a run. Where the broker chose it, it is the id, which is unique already.
+Index(
+    "uq_task_run_dynamic_key",
+    task_run.c.task_key,
+    task_run.c.dynamic_key,
+    unique=True,
+    sqlite_where=text("flow_run_id IS NULL AND dynamic_key <> id"),
+    postgresql_where=text("flow_run_id IS NULL AND dynamic_key <> id"),
+)
+Index(
+    "uq_task_run_flow_run_dynamic_key",
+    task_run.c.flow_run_id,
+    task_run.c.task_key,
+    task_run.c.dynamic_key,
+    unique=True,
+    sqlite_where=text("flow_run_id IS NOT NULL"),
+    postgresql_where=text("flow_run_id IS NOT NULL"),
+)
 
 #: Payloads, opaque and out of the hot row: a state change must not rewrite them.
 task_run_payload: Final = Table(
@@ -132,34 +140,25 @@ task_run_state: Final = Table(
     Column("due", BigInteger),
     Column("attempt", BigInteger, nullable=False),
     Column("session_id", String(36)),
-    CheckConstraint(f"type IN ({_STATES})", name="type"),
+    Column("details", Text),
+    Column("data", LargeBinary),
+    CheckConstraint(f"type IN ({STATES})", name="type"),
     sqlite_with_rowid=False,
 )
 
 Index("ix_task_run_state_run", task_run_state.c.task_run_id, task_run_state.c.timestamp)
 
-#: One row per live session. `(broker_id, epoch)` is compared and set by every resume and every lease.
-worker_session: Final = Table(
-    "worker_session",
+#: Results that may stand in for a run's own, by cache key: the newest that has not expired counts.
+task_run_cache: Final = Table(
+    "task_run_cache",
     metadata,
     Column("id", String(36), primary_key=True),
-    Column("broker_id", String(36), nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("client_id", Text, nullable=False),
-    Column("token_hash", LargeBinary, nullable=False),
+    Column("cache_key", Text, nullable=False),
+    Column("cache_expiration", BigInteger),
+    Column("task_run_state_id", String(36), ForeignKey("task_run_state.id", ondelete="CASCADE"), nullable=False),
     Column("created", BigInteger, nullable=False),
-    Column("updated", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
-#: One row per broker process. `commit_number` tells, after a commit of unknown outcome, whether it happened.
-broker: Final = Table(
-    "broker",
-    metadata,
-    Column("id", String(36), primary_key=True),
-    Column("version", Text, nullable=False),
-    Column("started", BigInteger, nullable=False),
-    Column("heartbeat", BigInteger, nullable=False),
-    Column("commit_number", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
-)
+Index("ix_task_run_cache_key", task_run_cache.c.cache_key, task_run_cache.c.id)
+Index("ix_task_run_cache_state", task_run_cache.c.task_run_state_id)
