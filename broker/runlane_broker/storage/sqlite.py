@@ -76,7 +76,7 @@ class Compiler:
     def _compile(self, query: q.Query) -> Compiled:
         statement: Any = query()
         result = statement.compile(dialect=self._dialect)
-        # Ours end with an underscore (`queries.base.param`); what the dialect adds itself (an OFFSET 0) has its value.
+        # Ours end with an underscore (`queries.base.param`); what the dialect adds (an OFFSET 0) has its value.
         constants = {name: result.params[name] for name in result.positiontup if not name.endswith("_")}
         names = tuple(name.removesuffix("_") for name in result.positiontup)
         return Compiled(str(result), _binder(names, constants))
