@@ -78,7 +78,6 @@ def serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 # --- Told wrongly: 2 -------------------------------------------------------------------------------------------
 
-NO_LINE = pytest.mark.xfail(strict=True, reason="storage/ lets this end in a traceback")
 SECRET = "correct-horse-battery"
 
 
@@ -144,8 +143,8 @@ SECRET = "correct-horse-battery"
         ("RUNLANE_DB", "nonsense://x", "nonsense"),
         ("RUNLANE_DB", "sqlite+pysqlcipher:///x", "sqlite+pysqlcipher"),
         ("RUNLANE_DB", "a\nb", "db"),
-        pytest.param("RUNLANE_DB", "sqlite:///~no-such-user-of-this-machine/x.db", "db", marks=NO_LINE),
-        pytest.param("RUNLANE_DB", "postgresql://host:port/x", "db", marks=NO_LINE),
+        ("RUNLANE_DB", "sqlite:///~no-such-user-of-this-machine/x.db", "db"),
+        ("RUNLANE_DB", "postgresql://host:port/x", "db"),
     ],
 )
 def test_a_variable_that_is_wrong(
@@ -321,7 +320,7 @@ def name_too_long(path: Path) -> str:
         (foreign, "not a Runlane database"),
         (newer, "newer version"),
         (unversioned, "cannot use the database"),
-        pytest.param(version_missing, "database", marks=NO_LINE),
+        (version_missing, "database"),
         (damaged, "cannot use the database"),
         (cut_off, "cannot use the database"),
         (read_only, "readonly"),

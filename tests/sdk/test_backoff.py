@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runlane.transport.backoff import RESUME_MARGIN, retry_delay, seconds_in
+from runlane.transport.backoff import RESUME_MARGIN, open_seconds, retry_delay, seconds_in
 
 FAILURES = st.integers(0, 10_000)
 SECONDS = st.floats(0, 1e6)
@@ -38,3 +38,11 @@ def test_the_waiting_time_of_a_4429_is_kept() -> None:
     assert seconds_in("come back in 2.5 s") == 2.5
     assert seconds_in("in 3600 s") == 60
     assert seconds_in("too much") == 0
+
+
+def test_an_attempt_that_hangs_does_not_use_up_the_grace() -> None:
+    assert open_seconds(0.0, None) == 5
+    assert open_seconds(0.0, 3.0) == 1
+    assert open_seconds(2.9, 3.0) == 1
+    assert open_seconds(3.0, 3.0) == 5  # too late to resume: a slow network has its time
+    assert open_seconds(0.0, 60.0) == 5

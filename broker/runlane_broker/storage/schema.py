@@ -73,7 +73,10 @@ def _check(path: Path) -> str | None:
             return None
         if application != APPLICATION_ID:
             raise StartupError(f"{path} is not a Runlane database")
-        (current,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    if row is None:
+        raise StartupError(f"the database {path} does not say which version of Runlane has written it")
+    (current,) = row
     if current not in {script.revision for script in _script().walk_revisions()}:
         raise StartupError(f"the database {path} was written by a newer version of Runlane ({current})")
     return current

@@ -138,7 +138,9 @@ class Client:
         url = submission_url(self.settings)
         try:
             await keep_connected(
-                lambda: dial(url, self.settings.token, submission_conversation(), codec.SUBMISSION_DOWN),
+                lambda seconds: dial(
+                    url, self.settings.token, submission_conversation(), codec.SUBMISSION_DOWN, seconds
+                ),
                 self,
                 url,
             )

@@ -14,6 +14,9 @@ RESUME_RETRY: Final = (0.1, 0.5)
 #: Seconds, the least and the most, between two attempts after that.
 RETRY: Final = (0.2, 30.0)
 
+#: Seconds that an attempt to connect may take.
+OPEN_SECONDS: Final = 5.0
+
 _SECONDS = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -33,6 +36,17 @@ def retry_delay(
     least, most = RETRY
     ceiling = min(most, least * 2.0 ** min(failures + 1, 20))
     return uniform(least, ceiling)
+
+
+def open_seconds(lost_for: float, resume_seconds: float | None) -> float:
+    """Return the seconds that an attempt may take, `lost_for` seconds after the connection was lost.
+
+    Within the grace for a resume a third of it: an attempt that hangs leaves time for two more. After it, as long
+    as a slow network may need.
+    """
+    if resume_seconds is None or lost_for >= resume_seconds:
+        return OPEN_SECONDS
+    return min(OPEN_SECONDS, resume_seconds / 3)
 
 
 def seconds_in(reason: str) -> float:

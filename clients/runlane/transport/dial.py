@@ -22,8 +22,6 @@ from .link import CLOSE_SECONDS, Link
 
 F = TypeVar("F", bound=Frame)
 
-#: Seconds until an upgrade is given up.
-OPEN_SECONDS: Final = 5.0
 #: Seconds between the pings of the client, and until one that is not answered ends the connection.
 PING_SECONDS: Final = 20.0
 
@@ -34,9 +32,18 @@ class DialFailed(Exception):
     """This attempt came to nothing; the next one may not."""
 
 
-async def dial(url: str, token: str | None, conversation: Conversation, decoder: codec.FrameDecoder[F]) -> Link[F]:
-    """Connect and authenticate once. Raises `DialFailed`, or `ConnectionFailed` where another try is no use."""
-    socket = await _open(url)
+async def dial(
+    url: str,
+    token: str | None,
+    conversation: Conversation,
+    decoder: codec.FrameDecoder[F],
+    open_seconds: float,
+) -> Link[F]:
+    """Connect and authenticate once; `open_seconds` is how long the upgrade may take.
+
+    Raises `DialFailed`, or `ConnectionFailed` where another try is no use.
+    """
+    socket = await _open(url, open_seconds)
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             welcome, rest = await _authenticate(socket, token, conversation, decoder)
@@ -54,7 +61,7 @@ async def dial(url: str, token: str | None, conversation: Conversation, decoder:
     return Link(socket, conversation, decoder, welcome, rest)
 
 
-async def _open(url: str) -> ClientConnection:
+async def _open(url: str, seconds: float) -> ClientConnection:
     if (in_memory := await memory.connect(url)) is not None:
         return in_memory
     proxy = None if urlsplit(url).hostname in _LOOPBACK else True
@@ -64,7 +71,7 @@ async def _open(url: str) -> ClientConnection:
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
-            open_timeout=OPEN_SECONDS,
+            open_timeout=seconds,
             close_timeout=CLOSE_SECONDS,
             ping_interval=PING_SECONDS,
             ping_timeout=PING_SECONDS,

@@ -7,12 +7,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import ConnectionFailed
 from ..protocol.closing import CloseCode, may_reconnect
 from ..protocol.messages import Frame
-from .backoff import retry_delay, seconds_in
+from .backoff import open_seconds, retry_delay, seconds_in
 from .dial import DialFailed
 from .link import Link
 
@@ -61,11 +62,15 @@ class _Outage:
     wait_first: float = 0.0
 
 
-async def keep_connected(dial: Callable[[], Awaitable[Link[F]]], listener: Listener[F], url: str) -> None:
-    """Hold a connection for the listener until it says that it has ended. Raises `ConnectionFailed`."""
+async def keep_connected(dial: Callable[[float], Awaitable[Link[F]]], listener: Listener[F], url: str) -> None:
+    """Hold a connection for the listener until it says that it has ended. Raises `ConnectionFailed`.
+
+    `dial` is given the seconds that the upgrade may take.
+    """
     outage = _Outage(time.monotonic())
     while True:
-        link = await _try(dial, outage, url)
+        patience = open_seconds(time.monotonic() - outage.since, listener.resume_seconds)
+        link = await _try(partial(dial, patience), outage, url)
         if link is not None:
             outage = await _listen(link, listener, outage, url)
         if listener.ended:

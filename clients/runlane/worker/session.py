@@ -100,7 +100,9 @@ class Session:
         self._handlers = handlers
         url = worker_url(self._settings)
         token = self._settings.token
-        await keep_connected(lambda: dial(url, token, worker_conversation(), codec.WORKER_DOWN), self, url)
+        await keep_connected(
+            lambda seconds: dial(url, token, worker_conversation(), codec.WORKER_DOWN, seconds), self, url
+        )
 
     def set_limit(self, limit: int) -> None:
         """Tell the broker how many runs this worker holds at once from now on; 0 pauses."""
