@@ -20,7 +20,7 @@ from runlane_broker.storage.schema import head_revision, upgrade
 from runlane_broker.storage.sqlite import APPLICATION_ID
 from runlane_broker.storage.tables import metadata
 
-from ..support import new_database
+from ..support import FakeClock, new_database
 from .test_sqlite import open_database
 
 #: A migration after the newest one, as a later version might bring it. It fails half-way if it is told to.
@@ -131,6 +131,27 @@ def test_an_older_file_is_copied_and_then_migrated(path: Path, later_version: Pa
     assert ask(backup, "SELECT version_num FROM alembic_version") == head
     assert ask(backup, "SELECT id FROM task_run") == [(run_id,)]
     assert "later" not in tables(backup)
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it(path: Path) -> None:
+    """As a broker of that time has left it: `databases/0001.sql`."""
+    text = Path(__file__).with_name("databases").joinpath("0001.sql").read_text(encoding="utf-8")
+    write(path, f"PRAGMA application_id = {APPLICATION_ID}; {text}")
+    columns = "id, task_key, state_name, attempt, due, session_id, idempotency_key"
+    before = ask(path, f"SELECT {columns} FROM task_run")
+    payloads = ask(path, "SELECT * FROM task_run_payload")
+    states = ask(path, "SELECT id, type, name, timestamp FROM task_run_state")
+    upgrade(path)
+    assert len(before) == 6
+    assert ask(path, f"SELECT {columns} FROM task_run") == before
+    assert ask(path, "SELECT * FROM task_run_payload") == payloads
+    assert ask(path, "SELECT id, type, name, timestamp FROM task_run_state") == states
+    assert ask(path.with_name("runlane.db.backup-0001"), f"SELECT {columns} FROM task_run") == before
+    first, second = ask(path, "SELECT id, dynamic_key FROM task_run WHERE task_key = 'nobody' ORDER BY id")
+    assert (first[1], second[1]) == ("mine", second[0])
+    for db in open_database(path, clock=FakeClock(states[-1][-1])):
+        db.audit()
+        assert db.refilled("nobody") == [first[0], second[0]]
 
 
 def test_a_backup_has_what_is_still_in_the_log_of_an_older_file(path: Path, later_version: Path) -> None:
