@@ -40,8 +40,10 @@ lint: $(VENV)/.lint ## check format and style
 	$(BIN)/ruff check .
 
 .PHONY: types
-types: $(VENV)/.test $(VENV)/.lint ## check types
+types: $(VENV)/.test $(VENV)/.lint ## check types, and that the client has them on other systems, too
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform Windows clients
+	$(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform Darwin clients
 
 .PHONY: imports
 imports: $(VENV)/.lint ## check who imports whom

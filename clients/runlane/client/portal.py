@@ -11,6 +11,7 @@ import atexit
 import os
 import selectors
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future
@@ -150,7 +151,7 @@ class Portals:
 
 portals: Final = Portals()
 atexit.register(portals.exit)
-if hasattr(os, "register_at_fork"):
+if sys.platform != "win32":
     os.register_at_fork(after_in_child=portals.forked)
 
 

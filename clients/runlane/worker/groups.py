@@ -9,10 +9,8 @@ import subprocess
 import sys
 from typing import Any, Final
 
-WINDOWS: Final = sys.platform == "win32"
-
 #: For `subprocess.Popen`. (0x200 is Windows' CREATE_NEW_PROCESS_GROUP, which elsewhere has no name.)
-OWN_GROUP: Final[dict[str, Any]] = {"creationflags": 0x200} if WINDOWS else {"process_group": 0}
+OWN_GROUP: Final[dict[str, Any]] = {"creationflags": 0x200} if sys.platform == "win32" else {"process_group": 0}
 
 
 def ask_to_end(process: subprocess.Popen[Any]) -> None:

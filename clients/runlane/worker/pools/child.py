@@ -26,6 +26,7 @@ from ..calling import execute
 from ..context import NoResources
 from ..discovery import load_task
 from ..progress import LatestProgress
+from ..signals import SIGNALS
 from .pipe import TO_PROCESS, Ask, Begun, Broken, Channel, Execute, Logged, Ready, Setup, Snoozed, ToProcess
 
 #: Seconds within which progress is gathered before it is sent.
@@ -197,7 +198,7 @@ def main() -> None:
     """Run the program."""
     # The worker says when it is over: whoever tells a whole group to end tells the worker, too, which then drains.
     # (Handlers, not SIG_IGN, which programs that a task starts would inherit.)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _ignore)
     Process(_own_channel()).main()
 

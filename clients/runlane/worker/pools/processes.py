@@ -23,7 +23,7 @@ from ...errors import RunlaneError
 from ...protocol.messages import Finished, Progress
 from ..discovery import TaskSource
 from ..execution import Execution
-from ..groups import OWN_GROUP, WINDOWS, kill_group
+from ..groups import OWN_GROUP, kill_group
 from ..outcomes import Report, failed
 from ..progress import LatestProgress
 from .pipe import FROM_PROCESS, Ask, Begun, Broken, Channel, Execute, FromProcess, Logged, Ready, Setup, Snoozed
@@ -270,13 +270,15 @@ class Child:
             raise ProcessFailed(f'a process for tasks of pool="process" cannot begin: {reason}')
 
     def _receive(self) -> FromProcess:
-        frame = self._channel.receive(None if WINDOWS else self._wait)
+        frame = self._channel.receive(self._wait)
         if isinstance(frame, Logged):
             _log(frame)
         return frame
 
     def _wait(self, reader: int) -> None:
         """Wait until there is something to be read. Raises `EOFError` once the process is dead."""
+        if sys.platform == "win32":  # where only sockets can be polled, the read itself waits
+            return
         poll = select.poll()
         poll.register(reader, select.POLLIN)
         while not poll.poll(_LOOK_SECONDS * 1000):
