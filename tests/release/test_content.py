@@ -77,6 +77,13 @@ def test_the_source_distribution_makes_the_same_wheel(built: Built) -> None:
 def test_what_a_packager_needs_is_in_the_source_distribution(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
-    wanted = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "docs/guide.md", "tests/release/harness.py"}
+    wanted = {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "docs/guide.md",
+        "tests/release/harness.py",
+    }
     assert wanted <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", ".git/"))]
