@@ -26,6 +26,8 @@ SECOND: Final = 1_000_000
 START: Final = 1_750_000_000 * SECOND
 #: More than anything here takes: what waits longer will wait for ever.
 PATIENCE: Final = 20.0
+#: Levels of nesting that no Python reads (3.14 reads what its stack has room for), and that fit in a message.
+DEEP: Final = 440_000
 
 _numbers = itertools.count(1)
 

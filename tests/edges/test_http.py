@@ -16,6 +16,7 @@ from runlane_broker import access
 from runlane_broker.api import http
 from runlane_broker.core import submit
 from runlane_broker.storage.store import Store
+from tests.support import DEEP
 
 from .harness import (
     SUBMISSION,
@@ -58,7 +59,7 @@ NO_JSON: dict[str, bytes] = {
     "UTF-16": '{"task_key":"k"}'.encode("utf-16"),
     "a byte order mark": b"\xef\xbb\xbf{}",
     "a form": b"task_key=k&dynamic_key=0",
-    "50,000 objects": b'{"parameters":' * 50_000 + b"1" + b"}" * 50_000,
+    "arrays too deep": b'{"parameters":' + b"[" * DEEP + b"]" * DEEP + b"}",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runlane.protocol.messages import SUBPROTOCOL
+from tests.support import DEEP
 
 from .harness import (
     BROKEN,
@@ -74,10 +75,10 @@ FATAL: dict[str, tuple[str | bytes, Close]] = {
     "a string": ('"beat"', Close(4001, "an object or an array")),
     "true": ("true", Close(4001, "an object or an array")),
     "null": ("null", Close(4001, "an object or an array")),
-    "100,000 arrays": ("[" * 100_000 + "]" * 100_000, Close(4001, "nested too deeply")),
-    "100,000 brackets": ("[" * 100_000, Close(4001, "nested too deeply")),
-    "100,000 objects": ('{"a":' * 100_000 + "1" + "}" * 100_000, Close(4001, "nested too deeply")),
-    "100,000 arrays in a frame": (f'{{"type":"beat","x":{"[" * 100_000}{"]" * 100_000}}}', Close(4001, "deeply")),
+    "arrays too deep": ("[" * DEEP + "]" * DEEP, Close(4001, "nested too deeply")),
+    "brackets too deep": ("[" * DEEP, Close(4001, "nested too deeply")),
+    "objects too deep": ('[{"":' * (DEEP // 3) + "1" + "}]" * (DEEP // 3), Close(4001, "nested too deeply")),
+    "arrays too deep in a frame": (f'{{"type":"beat","x":{"[" * DEEP}{"]" * DEEP}}}', Close(4001, "deeply")),
     "a binary message": (b'{"type":"beat"}', Close(4001, "binary")),
     "an empty binary message": (b"", Close(4001, "binary")),
 }

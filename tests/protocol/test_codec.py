@@ -16,6 +16,7 @@ from runlane.protocol.closing import CloseCode
 from runlane.protocol.codec import FrameDecoder
 from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
 from runlane.protocol.limits import MAX_BAD_FRAMES, MAX_KEYS, MAX_MESSAGE_BYTES
+from tests.support import DEEP
 
 from .page import DECODERS, UNIONS, examples
 from .strategies import structs
@@ -167,9 +168,9 @@ def submit(**fields: Any) -> str:
         pytest.param(b'{"type":"beat\xff"}', id="not UTF-8 in the type"),
         pytest.param(b'{"type":"beat","x":"\xff"}', id="not UTF-8 in an unknown field"),
         pytest.param('{"type":"beat"}'.encode("utf-16"), id="UTF-16"),
-        pytest.param("[" * 100_000, id="100 000 levels, open"),
-        pytest.param('{"type":"beat","x":' + "[" * 100_000 + "]" * 100_000 + "}", id="100 000 levels"),
-        pytest.param('{"type":"beat","x":' + '{"a":' * 100_000 + "1" + "}" * 100_001, id="100 000 objects"),
+        pytest.param("[" * DEEP, id="too deep, open"),
+        pytest.param('{"type":"beat","x":' + "[" * DEEP + "]" * DEEP + "}", id="too deep"),
+        pytest.param('{"type":"beat","x":' + '{"a":' * DEEP + "1" + "}" * DEEP + "}", id="objects too deep"),
     ],
 )
 def test_what_is_no_message_ends_the_conversation(decoder: FrameDecoder[Any], text: str | bytes) -> None:
@@ -347,7 +348,7 @@ def test_a_run_that_could_be_read_over_but_not_read_is_refused_alone() -> None:
         codec.decode_new_run(half, "runs[0]", 1000)
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.INVALID_FIELD, "runs[0]")
 
-    deep = b'{"parameters":%b' % (b"[" * 100_000)
+    deep = b'{"parameters":%b' % (b"[" * DEEP)
     with pytest.raises(FrameRefused) as refusal:
         codec.decode_new_run(deep, "runs[0]", 1000)
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.TOO_DEEP, "runs[0]")

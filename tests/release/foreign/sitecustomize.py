@@ -136,6 +136,7 @@ def remove(names: dict[Any, str]) -> None:
 
 selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[misc, assignment]
 sys.platform = SYSTEM
+os.process_cpu_count = os.cpu_count  # the one of Linux asks for the affinity
 remove(LINUX)
 if SYSTEM == "win32":
     like_windows()
