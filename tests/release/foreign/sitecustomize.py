@@ -135,6 +135,7 @@ def remove(names: dict[Any, str]) -> None:
 
 
 selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[misc, assignment]
+asyncio.new_event_loop().close()  # its kind is picked now, for Linux
 sys.platform = SYSTEM
 os.process_cpu_count = os.cpu_count  # the one of Linux asks for the affinity
 remove(LINUX)
