@@ -121,6 +121,7 @@ def like_windows() -> None:
     for method in ("add_signal_handler", "remove_signal_handler", "add_reader", "add_writer"):
         setattr(asyncio.SelectorEventLoop, method, missing)
     subprocess.Popen = Popen  # type: ignore[misc]
+    ssl.enum_certificates = lambda _store: ()  # type: ignore[attr-defined]
     remove(POSIX)
     signal.SIGBREAK = signal.CTRL_BREAK_EVENT = CTRL_BREAK  # type: ignore[attr-defined]
     for name in MODULES.split():
