@@ -218,6 +218,7 @@ class Canary:
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             close_timeout=1,
+            ping_interval=None,  # its thread would draw random numbers, which Hypothesis notices in other tests
             proxy=None,
         )
         client = self._connections.enter_context(connecting)
