@@ -175,13 +175,16 @@ def events(web: HTTPConnection, run_id: str) -> list[tuple[str, dict[str, Any]]]
 TOKEN = "a-token-of-a-certain-length"
 
 
-def test_worker_script(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"), [("worker.py", "closed: received 1008"), ("resuming.py", "the broker will not have us")]
+)
+def test_worker_script(tmp_path: Path, name: str, says: str) -> None:
     with Site(EXAMPLES / "worker_script", tmp_path, RUNLANE_TOKEN=TOKEN) as site:
         site.broker()
-        refused = site.run(PYTHON, "worker.py", RUNLANE_TOKEN=TOKEN[::-1])
-        assert "the broker will not have us" in refused.ends(1)
-        worker = site.run(PYTHON, "worker.py")
-        worker.says("subscribed, 0 runs in hand")
+        refused = site.run(PYTHON, name, RUNLANE_TOKEN=TOKEN[::-1])
+        assert says in refused.ends(1)
+        worker = site.run(PYTHON, name)
+        worker.says("subscribed")
         assert site.main("hello") == "olleh\n"
         wrong = site.run(PYTHON, "-m", "runlane", "submit", "text.reverse", "--args", '{"text": 5}', "--wait")
         assert "TypeError: 'int' object is not subscriptable" in wrong.ends(1)
@@ -193,7 +196,7 @@ def test_worker_script_resumes_its_session(tmp_path: Path) -> None:
     """The broker is killed and comes back: what was under way is executed once, and reported."""
     with Site(EXAMPLES / "worker_script", tmp_path) as site:
         broker = site.broker()
-        worker = site.run(PYTHON, "worker.py")
+        worker = site.run(PYTHON, "resuming.py")
         worker.says("subscribed")
         main = site.run(PYTHON, "-m", "runlane", "submit", "text.reverse", "--args", SLOW, "--wait", "--json")
         until(lambda: "RUNNING" in history(site))
