@@ -35,7 +35,7 @@ from .harness import (
 from .test_fields import ID, LONG, MISSING, NESTED_64, NESTED_65, headers_of, of_size
 
 CREATE = "/api/task_runs/"
-BODY = {"task_key": '"edge.http"', "dynamic_key": '"0"', "state": '{"type":"SCHEDULED"}'}
+BODY = {"task_key": '"edge.http"', "state": '{"type":"SCHEDULED"}'}
 MAX = http.MAX_BODY_BYTES
 
 
