@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from runlane.protocol.codec import field_of
+from runlane.protocol.ids import is_id
 
 from ..errors import Invalid
 from .errors import BadRequest
@@ -76,7 +77,9 @@ def decode_query(params: Mapping[str, str], type_: type[Any]) -> Any:
     """Check a query. Raises `BadRequest`, naming the parameter."""
     try:
         try:
-            query = msgspec.convert(dict(params), type_, strict=False)
+            # In a URL people write ids as they please; stored they are in lower case.
+            values = {name: value.lower() if is_id(value.lower()) else value for name, value in params.items()}
+            query = msgspec.convert(values, type_, strict=False)
         except msgspec.ValidationError as exc:
             raise _invalid(exc) from exc
         _check_nul(query)
