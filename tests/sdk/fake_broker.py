@@ -103,9 +103,11 @@ class Peer:
         await self.send(m.Runs(runs=runs))
 
     async def finished(self, *, record: bool = True) -> m.Finished:
-        """Take `started` and `finished` of a run."""
+        """Take `started` and `finished` of a run, and its progress between."""
         await self.expect(m.Started)
-        report = await self.expect(m.Finished)
+        while isinstance(report := await self.next(), m.Progress):
+            pass
+        assert isinstance(report, m.Finished), report
         if record:
             await self.record(report)
         return report

@@ -47,6 +47,12 @@ def count() -> None:
     time.sleep(1)
 
 
+@task(key="cpu.quick", pool="process")
+def quick() -> None:
+    current_run().progress(1, 2)
+    current_run().progress(2, 2)
+
+
 @task(key="cpu.size", pool="process")
 def size(text: str) -> str:
     return text[::-1]

@@ -17,6 +17,7 @@ from runlane import ConnectionFailed, Worker, current_run, task
 from runlane.protocol import messages as m
 from tests.sdk.fake_broker import FakeBroker, fake_broker, pushed, run
 
+from . import cpu
 from .support import error_of, result_of, working
 
 setting: ContextVar[str] = ContextVar("setting", default="none")
@@ -233,5 +234,30 @@ def test_progress_in_a_tight_loop_of_a_thread_costs_little() -> None:
                 frames.append(frame)
             assert len(frames) <= 1 + result_of(frame) / 0.05
             assert result_of(frame) < 5
+
+    run(main())
+
+
+@pytest.mark.parametrize("pool", ["async", "thread", "process"])
+def test_the_last_progress_is_sent_before_the_end(pool: str) -> None:
+    @task(key="async")
+    async def aquick() -> None:
+        current_run().progress(1, 2)
+        current_run().progress(2, 2)
+
+    @task(key="thread")
+    def quick() -> None:
+        current_run().progress(1, 2)
+        current_run().progress(2, 2)
+
+    async def main() -> None:
+        async with working(aquick, quick, cpu.quick) as (_, peer):
+            await peer.push(pushed({"process": "cpu.quick"}.get(pool, pool)))
+            await peer.expect(m.Started)
+            frames: list[m.Frame] = []
+            while not isinstance(frame := await peer.next(), m.Finished):
+                frames.append(frame)
+            assert isinstance(frames[-1], m.Progress)
+            assert (frames[-1].current, frames[-1].total) == (2, 2)
 
     run(main())

@@ -73,10 +73,14 @@ class Reporter:
         self._progress[key] = progress
 
     def finished(self, frame: Finished) -> None:
-        """Report a run's end."""
-        held = self._held.get((frame.id, frame.attempt))
+        """Report a run's end, and before that what was last said of its progress."""
+        key = (frame.id, frame.attempt)
+        held = self._held.get(key)
         if held is None or held.final is not None:  # the lease was lost, or it has ended already
             return
+        progress = self._progress.pop(key, None)
+        if progress is not None:
+            self._say(progress)
         held.final = frame
         held.said_at = time.monotonic()
         self._send(frame)
@@ -139,7 +143,11 @@ class Reporter:
     def _send_progress(self) -> None:
         latest, self._progress = self._progress, {}
         for key, progress in latest.items():
-            frame = progress.take()
             held = self._held.get(key)
-            if frame is not None and held is not None and held.final is None:
-                self._send(frame)
+            if held is not None and held.final is None:
+                self._say(progress)
+
+    def _say(self, progress: LatestProgress) -> None:
+        frame = progress.take()
+        if frame is not None:
+            self._send(frame)

@@ -53,6 +53,8 @@ class _Call:
         self.resources = _NO_RESOURCES
         self.cancelled = False  # written by the reader
         self._process = process
+        self._progress: LatestProgress | None = None
+        self._sending = threading.Lock()  # so that nothing older is sent after the latest
 
     def tell_begun(self) -> None:
         """Tell the worker that the task is being called."""
@@ -60,14 +62,17 @@ class _Call:
 
     def tell_progress(self, progress: LatestProgress, /) -> None:
         """Tell the worker soon how far it is: of what is said until then, the latest."""
-        timer = threading.Timer(_PROGRESS_SECONDS, self._send_progress, (progress,))
+        self._progress = progress
+        timer = threading.Timer(_PROGRESS_SECONDS, self.send_progress)
         timer.daemon = True
         timer.start()
 
-    def _send_progress(self, progress: LatestProgress) -> None:
-        frame = progress.take()
-        if frame is not None and self._process.executes(self):
-            self._process.send(frame)
+    def send_progress(self) -> None:
+        """Tell the worker what it has not heard of yet."""
+        with self._sending:
+            frame = self._progress.take() if self._progress is not None else None
+            if frame is not None and self._process.executes(self):
+                self._process.send(frame)
 
 
 class Process:
@@ -107,6 +112,7 @@ class Process:
 
     def _execute(self, call: _Call) -> None:
         report = contextvars.copy_context().run(execute, call, call.max_payload_bytes)
+        call.send_progress()
         self._call = None
         self.send(Snoozed(run=report) if isinstance(report, ReleasedRun) else report)
 

@@ -210,8 +210,8 @@ class Child:
                     case Begun():
                         self.has_begun = True
                         execution.tell_begun()
-                    case Progress() as frame:
-                        latest.put(frame)
+                    case Progress() as frame if (frame.id, frame.attempt) == execution.key:
+                        latest.put(frame)  # (a thread that an earlier run left behind may still say something)
                     case Finished() as frame:
                         return frame
                     case Snoozed(run=run):
