@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runlane import ConnectionFailed, Worker, current_run, task
+from runlane import ArgumentError, ConnectionFailed, Worker, current_run, task
 from runlane.protocol import messages as m
 from tests.sdk.fake_broker import FakeBroker, fake_broker, pushed, run
 
@@ -259,5 +259,30 @@ def test_the_last_progress_is_sent_before_the_end(pool: str) -> None:
                 frames.append(frame)
             assert isinstance(frames[-1], m.Progress)
             assert (frames[-1].current, frames[-1].total) == (2, 2)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 10**400, "5", None], ids=["nan", "inf", "big", "text", "none"]
+)
+def test_what_is_no_number_is_no_progress(value: Any) -> None:
+    @task(key="says")
+    async def says() -> None:
+        with pytest.raises(ArgumentError, match="progress: numbers are needed"):
+            current_run().progress(value)
+        if value is not None:
+            with pytest.raises(ArgumentError, match="progress: numbers are needed"):
+                current_run().progress(1, value)
+        with pytest.raises(ArgumentError, match="can be snoozed for 0 to"):
+            current_run().snooze(value)
+        current_run().progress(1, message="half of a pair: \ud800")
+
+    async def main() -> None:
+        async with working(says) as (_, peer):
+            await peer.push(pushed("says"))
+            await peer.expect(m.Started)
+            assert (await peer.expect(m.Progress)).message == "half of a pair: ?"
+            assert result_of(await peer.expect(m.Finished)) is None
 
     run(main())

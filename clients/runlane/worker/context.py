@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -88,8 +89,14 @@ class CurrentRun:
         return self._resources
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
-        """Tell whoever watches how far the task is. Cheap: of what is said at once, the latest is sent."""
-        text = message[:_MESSAGE_LENGTH] if message else message
+        """Tell whoever watches how far the task is. Cheap: of what is said at once, the latest is sent.
+
+        Raises `ArgumentError` for what is no number, or not a finite one.
+        """
+        if not _is_finite(current) or not (total is None or _is_finite(total)):
+            raise ArgumentError(f"progress: numbers are needed, not {current!r} of {total!r}")
+        # What JSON cannot say, such as half of a surrogate pair, is replaced: it is for people to read.
+        text = message and str(message)[:_MESSAGE_LENGTH].encode("utf-8", "replace").decode()
         self._report(Progress(id=self.id, attempt=self.attempt, current=current, total=total, message=text))
 
     def snooze(self, seconds: float) -> NoReturn:
@@ -97,9 +104,16 @@ class CurrentRun:
 
         Uses up no retry, and no slot meanwhile. It works by an exception, which is no `Exception`.
         """
-        if not 0 <= seconds <= _MAX_SNOOZE:
-            raise ArgumentError(f"a run can be snoozed for 0 to {_MAX_SNOOZE:.0f} seconds, not {seconds}")
+        if not (_is_finite(seconds) and 0 <= seconds <= _MAX_SNOOZE):
+            raise ArgumentError(f"a run can be snoozed for 0 to {_MAX_SNOOZE:.0f} seconds, not {seconds!r}")
         raise Snooze(seconds)
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False
 
 
 class _RunLogger(logging.LoggerAdapter[logging.Logger]):
