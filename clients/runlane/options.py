@@ -155,12 +155,14 @@ def _template(before: NewRun, options: Mapping[str, Any]) -> NewRun:
     except FrameRefused as exc:
         name = (exc.field or "").removeprefix("options.").replace("task_key", "key")
         raise ArgumentError(f"{name}: {exc.message.partition(' - at `$')[0]}") from None
-    except TypeError as exc:  # of a type that JSON has not
-        raise ArgumentError(f"{', '.join(changes)}: {exc}") from None
+    except (TypeError, UnicodeEncodeError) as exc:  # of a type, or a text, that JSON has not
+        raise ArgumentError(f"{', '.join(changes) or 'key'}: {exc}") from None
     return run
 
 
 def _headers(value: Mapping[str, str], before: NewRun) -> dict[str, str]:
+    if not isinstance(cast("object", value), Mapping):
+        raise ArgumentError(f"headers: texts by name, not {type(value).__name__}")
     if CONTENT_TYPE in value:
         raise ArgumentError(f"headers: {CONTENT_TYPE!r} is the serializer's")
     own = {name: text for name, text in before.headers.items() if name == CONTENT_TYPE}
@@ -168,8 +170,8 @@ def _headers(value: Mapping[str, str], before: NewRun) -> dict[str, str]:
 
 
 def _tags(value: Iterable[str], _: NewRun) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise ArgumentError("tags: a list of texts, not a text")
+    if isinstance(value, str) or not isinstance(cast("object", value), Iterable):
+        raise ArgumentError(f"tags: a list of texts, not {'a text' if isinstance(value, str) else repr(value)}")
     return tuple(value)
 
 
@@ -217,7 +219,10 @@ def _time(value: Any, name: str) -> datetime:
         raise ArgumentError(
             f"{name}: {value} has no time zone; say which: datetime(…, tzinfo=UTC), or .astimezone()"
         )
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ArgumentError(f"{name}: {value} is not between the years 1 and 9999 of UTC") from None
 
 
 def _seconds(value: Any, name: str) -> float:

@@ -14,7 +14,7 @@ from .errors import ArgumentError
 from .futures import RunFuture, checked_id
 from .keys import default_key
 from .options import Pool, RunOptions, RunPlan, TaskOptions, task_plan
-from .serializers import Arguments, Results
+from .serializers import Arguments, Results, Serializer
 from .serializers.hints import hints_of
 
 P = ParamSpec("P")
@@ -142,14 +142,16 @@ class Task(Submitter[P, R]):
         given = options or TaskOptions()
         functools.update_wrapper(cast("Callable[P, Any]", self), function)
         _check_kind(function)
-        key = given.get("key") or default_key(function)
-        serializer = given.get("serializer")
+        key = given.get("key")
+        if key is None:
+            key = default_key(function)
+        serializer = _serializer(given.get("serializer"))
         arguments = Arguments(function, serializer)
         results = Results(hints_of(function).get("return", Any), serializer)
         super().__init__(key, arguments, results, task_plan(key, given, arguments.headers))
         self.function: Final = function
         all_tasks[key] = self
-        self.is_async: Final = inspect.iscoroutinefunction(function)
+        self.is_async: Final = _is_async(function)
         self.pool: Final = _pool(given.get("pool"), is_async=self.is_async)
         self.fence: Final = given.get("fence", False)
         self._retry_on = _exception_types(given.get("retry_on", BaseException), "retry_on")
@@ -197,7 +199,7 @@ class _Decorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Task[..., Any]:
-        kind = AsyncTask[..., Any] if inspect.iscoroutinefunction(function) else SyncTask[..., Any]
+        kind = AsyncTask[..., Any] if _is_async(function) else SyncTask[..., Any]
         return kind(function, self._options)
 
 
@@ -223,6 +225,23 @@ def _check_kind(function: Callable[..., Any]) -> None:
         raise ArgumentError(f"{function!r} is a task already")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ArgumentError(f"{function!r} yields: a task returns its result")
+    try:
+        inspect.signature(function)
+    except (TypeError, ValueError) as exc:
+        raise ArgumentError(f"{function!r} cannot be a task: {exc}") from None
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Say whether calling it gives a coroutine; an object may have an `async def __call__`."""
+    called = getattr(function, "__call__", None)  # noqa: B004  (what it is matters, not whether)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
+def _serializer(serializer: Serializer | None) -> Serializer | None:
+    needed = ("content_type", "dumps", "loads")
+    if serializer is not None and not all(hasattr(serializer, name) for name in needed):
+        raise ArgumentError(f"serializer: {serializer!r} is none: it needs {', '.join(needed)}")
+    return serializer
 
 
 def _exception_types(types: Any, name: str) -> tuple[type[BaseException], ...]:

@@ -12,6 +12,7 @@ import pytest
 
 from runlane import ArgumentError, Submitter, Task, task
 from runlane.keys import default_key
+from runlane.tasks import AsyncTask
 
 
 @task
@@ -77,6 +78,19 @@ def test_nor_is_a_task() -> None:
     again: Any = add
     with pytest.raises(ArgumentError, match="is a task already"):
         task(again)
+
+
+def test_nor_is_what_has_no_parameters_to_name() -> None:
+    with pytest.raises(ArgumentError, match="<class 'int'> cannot be a task: no signature found"):
+        task(key="int")(int)
+
+
+def test_an_object_may_be_called_asynchronously() -> None:
+    class Mailer:
+        async def __call__(self, address: str) -> None: ...
+
+    mail: Any = task(key="mail")(Mailer())
+    assert (type(mail), mail.is_async, mail.pool) == (AsyncTask, True, "async")
 
 
 def test_rules_for_exceptions() -> None:
