@@ -12,7 +12,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from runlane import ArgumentError, ConnectionFailed, RunlaneError, Task, Worker, current_run, task
+from runlane import (
+    ArgumentError,
+    ConnectionFailed,
+    RunlaneError,
+    Task,
+    Worker,
+    WouldBlock,
+    current_run,
+    serve,
+    task,
+)
 from runlane.protocol import messages as m
 from runlane.protocol.messages import HeldRun
 
@@ -450,6 +460,62 @@ def test_a_worker_needs_tasks_it_can_tell_apart() -> None:
     for wrong, limit in (([], 1), ([tasks[0], Stage().tasks[0]], 1), (tasks, 0), (tasks, 1001)):
         with pytest.raises(ArgumentError):
             Worker(wrong, limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options", "says"),
+    [
+        ([print], {}, "<built-in function print> is no task: decorate the function with @task"),
+        ([[]], {}, r"\[\] is no task"),
+        (None, {"limit": 0}, "limit must be between 1 and 1000, not 0"),
+        (None, {"limit": "3"}, "limit must be between 1 and 1000, not '3'"),
+        (None, {"drain_seconds": -1}, "a drain timeout is 0 seconds or more, not -1"),
+        (None, {"drain_seconds": "25"}, "a drain timeout is 0 seconds or more, not '25'"),
+        (None, {"drain_seconds": float("nan")}, "a drain timeout is 0 seconds or more, not nan"),
+    ],
+)
+def test_what_a_worker_cannot_be_made_of_is_told_at_once(tasks: Any, options: Any, says: str) -> None:
+    @task(key="some")
+    async def some() -> None: ...
+
+    with pytest.raises(ArgumentError, match=says):
+        Worker([some] if tasks is None else tasks, **options)
+
+
+def test_a_submitter_is_no_task() -> None:
+    @task(key="some")
+    async def some() -> None: ...
+
+    submitter: Any = some.options(priority=9)
+    with pytest.raises(ArgumentError, match="<Submitter of some> is no task"):
+        Worker([submitter])
+
+
+def test_a_worker_runs_once() -> None:
+    @task(key="some")
+    async def some() -> None: ...
+
+    async def main() -> None:
+        async with fake_broker() as broker:
+            worker = Worker([some], settings=broker.settings)
+            running = asyncio.create_task(worker.run())
+            await (await broker.peer()).subscribed()
+            await broker.end(running)
+            with pytest.raises(RunlaneError, match="a worker runs once"):
+                await worker.run()
+
+    run(main())
+
+
+def test_serving_would_stop_an_event_loop() -> None:
+    @task(key="some")
+    async def some() -> None: ...
+
+    async def main() -> None:
+        with pytest.raises(WouldBlock, match=r"use `await Worker\(…\)\.run\(\)`"):
+            serve(some)
+
+    run(main())
 
 
 def test_there_is_no_current_run_outside_of_one() -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from typing import Any, Final, NoReturn
 
+from ..client import may_block
 from ..errors import RunlaneError
 from ..settings import Settings
 from ..tasks import Task
@@ -41,13 +42,15 @@ def serve(
 
     SIGTERM or Ctrl-C: take nothing more, finish what runs within `drain_timeout` seconds, give back the rest,
     and return; once more: give everything back and exit with 130. What else there is to say says `Worker`, whose
-    `run` is for programs with an event loop of their own. Logging is set up, if nobody has done so.
+    `run` is for programs with an event loop of their own: where one runs, `WouldBlock` is raised. Logging is set
+    up, if nobody has done so.
     """
     if _is_child():
         raise RunlaneError(
             'serve() was called while a process for tasks of pool="process" imports this module: '
             'put it under `if __name__ == "__main__":`'
         )
+    may_block("serve()", "await Worker(…).run()")
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     worker = Worker(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, RunlaneError
 from ..protocol.limits import MAX_KEYS, MAX_LIMIT
 from ..settings import Settings, load_settings
 from ..tasks import Task
@@ -34,7 +35,8 @@ class Worker:
     manager around all work, such as of `contextlib.asynccontextmanager`; what it yields is
     `current_run().resources`.
 
-    Raises `ArgumentError` for no task, too many, two of one key, or a limit out of range; `SettingsError`.
+    Raises `ArgumentError` for no task, too many, two of one key, or a limit or a time out of range;
+    `SettingsError`.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Worker:
         lifespan: Lifespan | None = None,
     ) -> None:
         self.tasks: Final = _by_key(tasks)
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ArgumentError(f"limit must be between 1 and {MAX_LIMIT}, not {limit}")
+        if not (isinstance(cast("object", limit), int) and 1 <= limit <= MAX_LIMIT):
+            raise ArgumentError(f"limit must be between 1 and {MAX_LIMIT}, not {limit!r}")
+        if not (isinstance(cast("object", drain_seconds), int | float) and 0 <= drain_seconds < math.inf):
+            raise ArgumentError(f"a drain timeout is 0 seconds or more, not {drain_seconds!r}")
         self.limit: Final = limit
         self.settings: Final = settings or load_settings()
         self.client_id: Final = client_id or f"{socket.gethostname()}:{os.getpid()}"
@@ -59,6 +63,7 @@ class Worker:
         self._fence = fence
         self._lifespan = lifespan
         self._give_up_start: Callable[[], object] | None = None  # while it starts
+        self._has_run = False
         fenced = fence or any(task.fence for task in self.tasks.values())
         subscription = Subscription(self.client_id, tuple(self.tasks), limit, fenced)
         self._control = Control(self.settings, subscription, drain_seconds)
@@ -83,6 +88,9 @@ class Worker:
         `pool="process"` cannot be imported in a process, and what `lifespan` raises. Cancelled, it stops its
         tasks, gives their runs back, and ends.
         """
+        if self._has_run:
+            raise RunlaneError("a worker runs once: make another one")
+        self._has_run = True
         main, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert main is not None
         self._give_up_start = lambda: loop.call_soon_threadsafe(main.cancel)
@@ -126,6 +134,8 @@ def _nothing() -> None:
 def _by_key(tasks: Iterable[Task[..., Any]]) -> dict[str, Task[..., Any]]:
     by_key: dict[str, Task[..., Any]] = {}
     for task in tasks:
+        if not isinstance(cast("object", task), Task):
+            raise ArgumentError(f"{task!r} is no task: decorate the function with @task")
         if by_key.setdefault(task.key, task) is not task:
             raise ArgumentError(f"two tasks have the key {task.key}")
     if not 1 <= len(by_key) <= MAX_KEYS:
