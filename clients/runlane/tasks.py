@@ -15,7 +15,6 @@ from .futures import RunFuture, checked_id
 from .keys import default_key
 from .options import Pool, RunOptions, RunPlan, TaskOptions, task_plan
 from .serializers import Arguments, Results, Serializer
-from .serializers.hints import hints_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -147,7 +146,7 @@ class Task(Submitter[P, R]):
             key = default_key(function)
         serializer = _serializer(given.get("serializer"))
         arguments = Arguments(function, serializer)
-        results = Results(hints_of(function).get("return", Any), serializer)
+        results = Results.of(function, serializer)
         super().__init__(key, arguments, results, task_plan(key, given, arguments.headers))
         self.function: Final = function
         all_tasks[key] = self

@@ -13,6 +13,7 @@ import sys
 import typing
 import uuid
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -231,6 +232,31 @@ def test_every_kind_of_parameter_travels_by_name() -> None:
     packed = Arguments(function).pack((1, Color.RED, day), {"e": decimal.Decimal(1)})
     assert json.loads(bytes(packed)) == {"a": 1, "b": "red", "rest": ["2026-01-01"], "more": {"e": "1"}}
     assert call(function, 1, b=Color.RED) == (1, Color.RED, (), b"c", None, {})
+
+
+def test_annotations_may_name_what_is_defined_later() -> None:
+    module = ModuleType("later")
+    program = """
+from __future__ import annotations
+from dataclasses import dataclass
+from runlane import task
+
+@task(key="later")
+def function(one: Later) -> Later:
+    return one
+
+@dataclass
+class Later:
+    x: int
+"""
+    sys.modules["later"] = module
+    try:
+        exec(program, vars(module))
+        later = module.Later(5)
+        (one,), _ = module.function.arguments.unpack(module.function.arguments.pack((later,), {}))
+        assert one == module.function.results.unpack(module.function.results.pack(later)) == later
+    finally:
+        del sys.modules["later"]
 
 
 def test_a_default_of_none_may_be_given() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Final, cast
 
 import msgspec
@@ -29,11 +30,16 @@ class Arguments:
     """How one function's arguments are packed and unpacked."""
 
     def __init__(self, function: Callable[..., Any], serializer: Serializer | None = None) -> None:
+        self._function = function
         self._signature = inspect.signature(function)
         self._serializer = serializer
-        hints = hints_of(function)
-        self._types = {p.name: _type_of(p, hints) for p in self._signature.parameters.values()}
         self._required = frozenset(p.name for p in self._signature.parameters.values() if _is_required(p))
+
+    @cached_property
+    def _types(self) -> Mapping[str, ValueType]:
+        # When they are first needed: annotations may name what is defined further down in the module.
+        hints = hints_of(self._function)
+        return {p.name: _type_of(p, hints) for p in self._signature.parameters.values()}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -125,7 +131,7 @@ class Arguments:
         if not isinstance(values, dict):
             raise ArgumentError(f"{_WHAT} are no JSON object")
         given: set[str] = set(values)  # pyright: ignore[reportUnknownArgumentType]
-        if unknown := sorted(given - self._types.keys()):
+        if unknown := sorted(given - self._signature.parameters.keys()):
             raise ArgumentError(f"unknown argument {unknown[0]!r}")
         if missing := sorted(self._required - given):
             raise ArgumentError(f"argument {missing[0]!r} is missing")
