@@ -234,6 +234,23 @@ def test_every_kind_of_parameter_travels_by_name() -> None:
     assert call(function, 1, b=Color.RED) == (1, Color.RED, (), b"c", None, {})
 
 
+class Mixed(enum.Enum):
+    ONE = 1
+    HALF = 0.5
+    PAIR = (1, "x")
+    NONE = None
+
+
+@pytest.mark.parametrize("member", Mixed)
+def test_members_of_any_enum_survive(member: Mixed) -> None:
+    def function(one: Mixed, other: Mixed | None) -> Any:
+        return one, other
+
+    assert call(function, member, None if member is Mixed.NONE else member)[0] is member
+    with pytest.raises(ArgumentError, match=r"argument 'one': 7 is no value of Mixed"):
+        call(function, 7, None)
+
+
 def test_annotations_may_name_what_is_defined_later() -> None:
     module = ModuleType("later")
     program = """

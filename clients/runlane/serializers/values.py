@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Set
+from enum import Enum
 from pathlib import PurePath
 from types import UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin
@@ -101,6 +102,8 @@ class ValueType:
         except msgspec.ValidationError as exc:
             raise PayloadError(f"{what}: {exc}") from exc
         except (TypeError, NotImplementedError):  # a type that msgspec does not read
+            if isinstance(self._type, type) and issubclass(self._type, Enum):
+                return _member(self._type, value, what)
             return self._first_arm(value, what) if self._arms else value
 
     def _convert(self, value: Any) -> Any:
@@ -120,6 +123,14 @@ class ValueType:
             except PayloadError:
                 continue
         raise PayloadError(f"{what}: Expected `{self._type}`, got `{type(value).__name__}`")
+
+
+def _member(enum: type[Enum], value: object, what: str) -> Enum:
+    """Return the member that has this value: msgspec reads enums of texts, or of integers, alone."""
+    for member in enum:
+        if decode(encode(member.value, what), what) == value:
+            return member
+    raise PayloadError(f"{what}: {value!r} is no value of {enum.__name__}")
 
 
 def _encode_slowly(value: object, what: str) -> bytes:
