@@ -13,10 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from runlane import Client, Settings, task
 from runlane.commands import submit
 from runlane.protocol.ids import is_id
 
-from .harness import Broker, Done, Run
+from .harness import TOKEN, Broker, Done, Run, add
 from .test_status import free_port
 
 
@@ -48,6 +49,24 @@ def test_arguments_travel_as_they_are(to: Run, folder: Path, monkeypatch: pytest
     assert to("cli.add", "--args", "@args.json", "--wait").out == f"{big + 1}\n"
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"a": 1}')))
     assert to("cli.add", "--args", "-", "--wait").out == "2\n"
+
+
+@pytest.mark.parametrize("value", [2, 2**70, 1.5, 1e16, 1e-7, "é\u2028\n", None, [{"x": True}]])
+def test_arguments_have_the_bytes_of_a_programs(value: object, tmp_path: Path) -> None:
+    @task(key="some")
+    def some(a: object, b: int) -> None: ...
+
+    file = tmp_path / "args.json"
+    file.write_text(json.dumps({"a": value, "b": 3}, indent=2))
+    expected = bytes(some.bind(value, 3).run.parameters)
+    assert bytes(submit._parameters(f"@{file}")) == expected  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_program_and_the_command_share_an_idempotency_key(to: Run, broker: Broker) -> None:
+    with Client(Settings(url=broker.url, token=TOKEN)):
+        future = add.options(idempotency_key="shared").delay(2, b=3)
+    done = to("cli.add", "--args", '{ "a": 2,  "b": 3 }', "--idempotency-key", "shared", "--json")
+    assert json.loads(done.out) == {"id": future.id, "created": False}
 
 
 def test_json(to: Run) -> None:

@@ -8,21 +8,19 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
-import orjson
 
 from ..client import Client
 from ..config import ClientSection, ConfigError, load_config
 from ..config.flags import add_flags, flags_of
 from ..endings import error_of
-from ..errors import ArgumentError, RunlaneError, SettingsError
+from ..errors import ArgumentError, PayloadError, RunlaneError, SettingsError
 from ..options import task_plan
-from ..protocol.errors import FrameRefused
 from ..protocol.messages import NewRun, RunFinished, SubmittedRun
-from ..protocol.payloads import check_payload
 from ..protocol.states import StateType
+from ..serializers import dump, load
 from ..settings import Settings
 from .console import DONE, FAILED, USAGE, Parser, complain, seconds
 from .status import probe
@@ -94,17 +92,17 @@ def _run(options: Namespace) -> NewRun:
 
 
 def _parameters(source: str) -> msgspec.Raw:
-    """Return the arguments as they came, for JSON they are already. Raises `ArgumentError`."""
-    data = _read(source)
+    """Return the arguments in the very bytes of a program's: an idempotency key compares them.
+
+    Raises `ArgumentError`.
+    """
     try:
-        if not isinstance(orjson.loads(data), dict):
+        arguments = load(_read(source), "--args")
+        if not isinstance(arguments, dict):
             raise ArgumentError('--args: arguments go by name, in an object: {"a": 2, "b": 3}')
-        check_payload(msgspec.Raw(data), "--args")
-    except orjson.JSONDecodeError as exc:
-        raise ArgumentError(f"--args is no JSON: {exc}") from None
-    except FrameRefused as exc:
-        raise ArgumentError(exc.message) from None
-    return msgspec.Raw(data)
+        return dump(cast("object", arguments), "--args")
+    except PayloadError as exc:
+        raise ArgumentError(str(exc)) from None
 
 
 def _read(source: str) -> bytes:
