@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from .client import Client, client_here, client_like, in_loop, may_block, run_sync, start_sync, wait_for
-from .errors import SomeRefused, SubmitRefused, SubmitTimedOut
+from .errors import ArgumentError, SomeRefused, SubmitRefused, SubmitTimedOut
 from .futures import RunFuture
 from .protocol.messages import NewRun, SubmittedRun
 from .serializers import Results
@@ -63,7 +63,8 @@ def submit_many(runs: Iterable[BoundRun[R]], *, return_exceptions: bool = False)
     Pipelined, and not atomic. Where some are refused the others are submitted all the same, and `SomeRefused`
     is raised, which has all the futures; with `return_exceptions` they are just returned, and those of refused
     runs have `refused` set. Where `runs` itself raises, what has been submitted by then stays. Raises besides:
-    `SubmitTimedOut`, `ConnectionFailed`, `ClientClosed`, `SettingsError`, and `WouldBlock` in an event loop.
+    `ArgumentError` for what is no bound run, `SubmitTimedOut`, `ConnectionFailed`, `ClientClosed`,
+    `SettingsError`, and `WouldBlock` in an event loop.
     """
     may_block("submit_many()", "await asubmit_many(…)")
     futures: list[RunFuture[R]] = []
@@ -134,6 +135,8 @@ def _batches(runs: Iterable[BoundRun[R]]) -> Iterator[list[BoundRun[R]]]:
     batch: list[BoundRun[R]] = []
     size = 0
     for bound in runs:
+        if not isinstance(cast("object", bound), BoundRun):
+            raise ArgumentError(f"{bound!r} is no run to be submitted: `task.bind(…)` returns one")
         batch.append(bound)
         size += len(bytes(bound.run.parameters))
         if len(batch) >= BATCH_RUNS or size >= BATCH_BYTES:

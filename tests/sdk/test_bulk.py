@@ -302,6 +302,12 @@ def test_what_the_iterable_raises_ends_it() -> None:
         run(main())
 
 
+@pytest.mark.parametrize("wrong", [5, (2, 3)])
+def test_what_is_no_bound_run_is_refused(wrong: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"is no run to be submitted: `task\.bind\(…\)` returns one"):
+        submit_many([wrong])
+
+
 def test_arguments_are_not_kept() -> None:
     class Text(str):
         """A text that can be referred to weakly."""
