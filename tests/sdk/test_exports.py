@@ -46,10 +46,20 @@ MEMBERS = {
 
 
 def test_exactly_these_names_are_exported() -> None:
-    assert sorted(runlane.__all__) == sorted(NAMES)
+    names: dict[str, object] = {}
+    exec("from runlane import *", names)  # as users would, and each name is looked up
+    del names["__builtins__"]
+    assert sorted(names) == sorted(NAMES)
+    assert all(value is getattr(runlane, name) for name, value in names.items())
     assert len(set(runlane.__all__)) == len(runlane.__all__)
-    assert all(getattr(runlane, name) is not None for name in NAMES)
     assert set(NAMES) <= set(dir(runlane))
+
+
+def test_the_test_kit_exports_exactly_these() -> None:
+    names: dict[str, object] = {}
+    exec("from runlane.testing import *", names)
+    del names["__builtins__"]
+    assert sorted(names) == ["AsyncTestBroker", "RunRecord", "SyncTestBroker", "broker", "sync_broker"]
 
 
 def test_what_is_not_there_is_told_as_always() -> None:
