@@ -20,7 +20,7 @@ from .harness import PYTHON, Site
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = DOCS / "guide.md"
-PAGES = [GUIDE, DOCS / "migrating.md"]
+PAGES = [GUIDE, DOCS / "migrating.md", DOCS / "testing.md"]
 
 
 @dataclass(frozen=True)
