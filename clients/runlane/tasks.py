@@ -27,7 +27,9 @@ C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
-#: The tasks that there are in this process, by key; of several with one key, the latest.
+#: The tasks that there are in this process, by key; of several with one key, the latest. Kept per process because
+#: nothing else has them all: a process of a worker finds by its key what no name in the module may refer to, and
+#: the test kit executes whatever the code under test submits. Weak, so that it keeps none alive.
 all_tasks: Final[WeakValueDictionary[str, Task[..., Any]]] = WeakValueDictionary()
 
 

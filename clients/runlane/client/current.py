@@ -1,4 +1,7 @@
-"""Which client is used where: with `portal`, the one place of the SDK that keeps state per process.
+"""Which client is used where. `add.delay(2, 3)` names none, so that the process has to know.
+
+(What else is kept per process: `portal`, the thread of sync code; `tasks.all_tasks`; and the addresses of
+`transport.memory`.)
 
 Per event loop, the client entered last with `async with` (or `with`, on the portal's loop), or else one made
 from the environment when first needed. That one needs no closing: `asyncio.run` cancels its task at the end,
@@ -32,7 +35,11 @@ class _Here:
 
 @dataclass(frozen=True, eq=False)
 class Override:
-    """While it is in force, all loops of the process use clients with these settings, and this time of day."""
+    """While it is in force, all loops of the process use clients with these settings, and this time of day.
+
+    Of the whole process, not of a context: what is tested may submit from threads and loops of its own, which
+    inherit no context variables.
+    """
 
     settings: Settings
     now: Callable[[], datetime]

@@ -22,7 +22,8 @@ class MemoryBroker(Protocol):
         ...
 
 
-#: By host. Addresses belong to the process, as a machine's ports belong to the machine.
+#: By host. Addresses belong to the process, as a machine's ports belong to the machine: a URL is all that settings
+#: say of a broker, and clients in any thread and event loop must reach it by that alone.
 _brokers: Final[dict[str, MemoryBroker]] = {}
 _numbers: Final = itertools.count(1)
 
