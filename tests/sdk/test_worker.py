@@ -71,6 +71,8 @@ class Stage:
                     raise ValueError("bad \ud800")
                 case "exit":
                     raise SystemExit(3)
+                case "interrupt":
+                    raise KeyboardInterrupt
                 case "cancelled":
                     raise asyncio.CancelledError
                 case "large":
@@ -153,6 +155,7 @@ def test_progress_is_reported_while_the_task_runs() -> None:
     [
         ("raise", "ValueError", None, None),
         ("exit", "SystemExit", None, None),
+        ("interrupt", "KeyboardInterrupt", None, None),
         ("cancelled", "asyncio.exceptions.CancelledError", None, None),
         ("large", "runlane.errors.PayloadTooLarge", "ResultTooLarge", False),
         ("odd", "runlane.errors.PayloadError", None, False),

@@ -336,7 +336,7 @@ def _spy(task: Task[..., Any], raised: dict[str, BaseException]) -> Callable[...
     def spying(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (Exception, SystemExit) as exc:
+        except (Exception, SystemExit, KeyboardInterrupt) as exc:
             raised[current_run().id] = exc
             raise
 
@@ -344,7 +344,7 @@ def _spy(task: Task[..., Any], raised: dict[str, BaseException]) -> Callable[...
     async def aspying(*args: Any, **kwargs: Any) -> Any:
         try:
             return await function(*args, **kwargs)
-        except (Exception, SystemExit) as exc:
+        except (Exception, SystemExit, KeyboardInterrupt) as exc:
             raised[current_run().id] = exc
             raise
 

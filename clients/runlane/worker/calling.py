@@ -33,6 +33,11 @@ class Call(Protocol):
     def tell_progress(self, progress: LatestProgress, /) -> None: ...
 
 
+#: What a coroutine function may raise: all but GeneratorExit, by which a loop that ends lets go of a coroutine.
+#: The last two would end the loop, and the worker with it. (A Ctrl-C is none of them: see `signals`.)
+_RAISED: Final = (Exception, Snooze, asyncio.CancelledError, SystemExit, KeyboardInterrupt)
+
+
 class _BadParameters(Exception):
     """The parameters do not fit the function: a retry would not help."""
 
@@ -52,7 +57,7 @@ async def aexecute(call: Call, max_payload_bytes: int) -> Report:
     try:
         args, kwargs = _begin(call)
         value = await call.task.function(*args, **kwargs)
-    except (Exception, SystemExit, Snooze, asyncio.CancelledError) as exc:
+    except _RAISED as exc:
         return _report_of(call, exc)
     return _completed(call, value, max_payload_bytes)
 
