@@ -5,7 +5,9 @@ from itertools import product
 import pytest
 
 from runlane.protocol.states import FINAL, StateType
-from runlane_broker.orchestration.decisions import Abort, Proposed, Retries, RunView, decide_report
+from runlane_broker.orchestration.decisions import Proposed
+from runlane_broker.orchestration.leases import RunView, decide_report
+from runlane_broker.orchestration.runs import Retries
 from runlane_broker.orchestration.states import LEASABLE, TRANSITIONS, may_follow
 
 S = StateType
@@ -70,5 +72,5 @@ def test_no_state_follows_itself() -> None:
 def test_a_refused_transition_is_refused_whatever_else_is_true(current: S, proposed: S) -> None:
     run = RunView(current, failures=0, losses=0, retries=Retries(3, (1.0,), 0.0))
     for retriable, retry_after in product((None, True, False), (None, 0.0, 5.0)):
-        decision = decide_report(run, Proposed(proposed), 0, 0.0, retriable=retriable, retry_after=retry_after)
-        assert isinstance(decision, Abort)
+        end = decide_report(run, Proposed(proposed), 0, 0.0, retriable=retriable, retry_after=retry_after)
+        assert end is None

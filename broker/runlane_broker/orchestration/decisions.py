@@ -1,58 +1,32 @@
-"""Propose, decide: what becomes of a state that somebody asks for.
+"""Propose, decide: a state that somebody asks for, and what can become of it.
 
-A decision is a value; whoever asked carries it out. The rules see a run as a few numbers (`RunView`), the time
-and a random number are arguments.
+A decision is a value. It names everything that is to be written, so that whoever asked can carry it out in the
+transaction in which it read what the decision rests on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from runlane.protocol.states import StateName, StateType, default_name
+import msgspec
 
-from .states import may_follow
+from runlane.protocol.states import StateType, default_name
 
-#: Microseconds, UTC.
-Micros: TypeAlias = int
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How a run is retried. `delays` are seconds: the n-th failure waits `delays[n]`, the last one for ever on.
-
-    A delay is stretched by a random factor between 1 and 1 + `jitter`.
-    """
-
-    limit: int
-    delays: tuple[float, ...]
-    jitter: float
-
-    def delay(self, failures: int, random: float) -> float:
-        """Return the seconds to wait after `failures` earlier failures; `random` is in [0, 1)."""
-        if not self.delays:
-            return 0.0
-        base = self.delays[min(failures, len(self.delays) - 1)]
-        return base * (1 + self.jitter * random)
-
-
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """What the rules need to know of a run."""
-
-    state_type: StateType
-    failures: int
-    losses: int
-    retries: Retries
+from ..clock import Micros
+from .details import NO_DETAILS, StateDetails
+from .runs import Bookkeeping
 
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """A state that somebody asks for. An empty name means the type's own."""
+    """A state that somebody asks for. An empty name means the type's own. `data` is JSON, as it came."""
 
     type: StateType
     name: str = ""
     message: str | None = None
+    data: bytes | None = None
+    details: StateDetails = NO_DETAILS
 
     @property
     def label(self) -> str:
@@ -60,67 +34,109 @@ class Proposed:
         return self.name or default_name(self.type)
 
 
+def holds_result(data: bytes | None) -> bool:
+    """Say whether a state's data is a result to be kept: not null, nor the mark of one that was not kept."""
+    value: Any = None if data is None else msgspec.json.decode(data)
+    if isinstance(value, dict):
+        return value.get("type") != "unpersisted"  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return value is not None
+
+
+# --- What a written state brings with it --------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class Accept:
-    """The proposed state is written."""
+class TakeSlots:
+    """The run takes a concurrency slot of each of these tags, unless it holds it already."""
+
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSlots:
+    """The run gives back all concurrency slots that it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsertCache:
+    """The written state is the one to find under `key` from now on, until `expiration` (None: for ever)."""
+
+    key: str
+    expiration: Micros | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """The run waits in its TaskQueue, from its scheduled time on. Without this a SCHEDULED run does not."""
+
+    retry_lane: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndLease:
+    """Nobody holds the run any more. A holder that has not said so itself is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskToStop:
+    """The holder is asked to cancel the run; the lease stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetRetryType:
+    """How a flow run is retried: `in_process`, by those who run it, or by `reschedule`; None: not at all."""
+
+    retry_type: str | None
+
+
+Effect: TypeAlias = TakeSlots | FreeSlots | InsertCache | Dispatch | EndLease | AskToStop | SetRetryType
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """All that is to be written, in one transaction: a state, the run's books, and what else follows.
+
+    `state` is complete: it has its name and the run's ids, and a SCHEDULED one its time. `timestamp` is later
+    than that of the state before it.
+    """
 
     state: Proposed
+    timestamp: Micros
+    books: Bookkeeping
+    effects: tuple[Effect, ...] = ()
+
+
+# --- Decisions ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The proposed state is written, perhaps under another name."""
+
+    write: Write
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Another state is written in place of the proposed one; `due` is when it may run, if it may."""
+    """The proposed state is not written. Another one is, in its place; or none, and the run stays as it is."""
 
-    state: Proposed
     reason: str
-    due: Micros | None = None
+    write: Write | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing is written; whoever asked may ask again after so many seconds."""
+
+    reason: str
+    delay_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Nothing is written."""
+    """Nothing is written, and whoever asked should give up."""
 
     reason: str
 
 
-Decision: TypeAlias = Accept | Reject | Abort
-
-
-def decide_report(
-    run: RunView,
-    proposed: Proposed,
-    now: Micros,
-    random: float,
-    *,
-    retriable: bool | None = None,
-    retry_after: float | None = None,
-) -> Decision:
-    """Decide on the end that a worker reports for a run it holds.
-
-    A failure with retries left becomes AwaitingRetry. Out of CANCELLING, COMPLETED stands (the truth wins) and
-    any failure is what was asked for: CANCELLED.
-    """
-    if not may_follow(run.state_type, proposed.type):
-        return Abort(f"This run is already {run.state_type}.")
-    if proposed.type is not StateType.FAILED:
-        return Accept(proposed)
-    if run.state_type is StateType.CANCELLING:
-        return Reject(Proposed(StateType.CANCELLED, message=proposed.message), "The run was being cancelled.")
-    if retriable is False or run.failures >= run.retries.limit:
-        return Accept(proposed)
-    delay = run.retries.delay(run.failures, random) if retry_after is None else retry_after
-    state = Proposed(StateType.SCHEDULED, StateName.AWAITING_RETRY, proposed.message)
-    return Reject(state, "Retrying", due=now + round(delay * 1_000_000))
-
-
-def decide_end_of_lease(run: RunView, reason: str, *, lost: bool, max_losses: int) -> Proposed:
-    """Say what becomes of a run whose session died (`lost`) or gave it back.
-
-    It is queued again; a run that lost its session too often is parked for an operator, and one that was being
-    cancelled is cancelled.
-    """
-    if run.state_type is StateType.CANCELLING:
-        return Proposed(StateType.CANCELLED, message=reason)
-    if lost and run.losses + 1 >= max_losses:
-        return Proposed(StateType.CRASHED, StateName.PARKED, f"{reason} ({run.losses + 1} times)")
-    return Proposed(StateType.SCHEDULED, StateName.REQUEUED, reason)
+Decision: TypeAlias = Accept | Reject | Wait | Abort

@@ -9,15 +9,9 @@ import msgspec
 
 from runlane.protocol.states import FINAL, StateName, StateType
 
-from ...orchestration.decisions import (
-    Abort,
-    Accept,
-    Proposed,
-    Retries,
-    RunView,
-    decide_end_of_lease,
-    decide_report,
-)
+from ...orchestration.decisions import Proposed
+from ...orchestration.leases import RunView, decide_end_of_lease, decide_report
+from ...orchestration.runs import Retries
 from .. import queries as q
 from ..records import (
     RETRY_LANE,
@@ -215,7 +209,7 @@ class FinishRun(Operation[Reported]):
         if (row.attempt, row.session_id) != (self.attempt, self.session_id):
             reported = has_reported(tx, self.run_id, self.attempt, self.session_id)
             return Reported(Verdict.RECORDED if reported else Verdict.LEASE_LOST)
-        decision = decide_report(
+        end = decide_report(
             row.view(),
             self.proposed,
             self.at,
@@ -223,17 +217,16 @@ class FinishRun(Operation[Reported]):
             retriable=self.retriable,
             retry_after=self.retry_after,
         )
-        if isinstance(decision, Abort):
+        if end is None:
             return Reported(Verdict.LEASE_LOST)
-        due = None if isinstance(decision, Accept) else decision.due
         failed = self.proposed.type is StateType.FAILED
         ended = tx.stamp(self.at, row.state_timestamp)
         reporter = self.session_id
-        if not end_lease(tx, row, decision.state, ended, due=due, failed=failed, reporter=reporter):
+        if not end_lease(tx, row, end.state, ended, due=end.due, failed=failed, reporter=reporter):
             return Reported(Verdict.LEASE_LOST)
         if self.result is not None or self.error is not None or row.failures:  # which left an error behind
             tx.run(q.write_outcome, {"id": row.id, "result": self.result, "error": self.error})
-        return self._reported(row, decision.state, due)
+        return self._reported(row, end.state, end.due)
 
     def _reported(self, row: LeaseRow, state: Proposed, due: int | None) -> Reported:
         if due is not None:

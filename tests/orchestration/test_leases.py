@@ -5,15 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runlane.protocol.states import FINAL, StateName, StateType
-from runlane_broker.orchestration.decisions import (
-    Accept,
-    Proposed,
-    Reject,
-    Retries,
-    RunView,
-    decide_end_of_lease,
-    decide_report,
-)
+from runlane_broker.orchestration.decisions import Proposed
+from runlane_broker.orchestration.leases import End, RunView, decide_end_of_lease, decide_report
+from runlane_broker.orchestration.runs import Retries
 from runlane_broker.orchestration.states import may_follow
 
 S = StateType
@@ -35,7 +29,7 @@ def view(state: S = S.RUNNING, *, failures: int = 0, losses: int = 0, retries: i
 @pytest.mark.parametrize("final", sorted(FINAL - {S.FAILED}))
 def test_an_end_that_is_no_failure_is_accepted_as_it_is(current: S, final: S) -> None:
     proposed = Proposed(final, "Named", "why")
-    assert decide_report(view(current, retries=3), proposed, NOW, 0.0) == Accept(proposed)
+    assert decide_report(view(current, retries=3), proposed, NOW, 0.0) == End(proposed)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +51,12 @@ def test_a_failure_is_retried_while_retries_are_left_and_it_is_retriable(
 ) -> None:
     run = view(current, failures=failures, retries=retries)
     proposed = Proposed(S.FAILED, message="boom")
-    decision = decide_report(run, proposed, NOW, 0.0, retriable=retriable)
+    end = decide_report(run, proposed, NOW, 0.0, retriable=retriable)
     if retried:
-        assert isinstance(decision, Reject)
-        assert decision.state == Proposed(S.SCHEDULED, StateName.AWAITING_RETRY, "boom")
+        assert end is not None
+        assert end.state == Proposed(S.SCHEDULED, StateName.AWAITING_RETRY, "boom")
     else:
-        assert decision == Accept(proposed)
+        assert end == End(proposed)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +67,16 @@ def test_a_retry_waits_for_the_delay_of_its_turn_or_as_long_as_the_worker_says(
     failures: int, retry_after: float | None, seconds: float
 ) -> None:
     run = view(failures=failures, retries=9)
-    decision = decide_report(run, Proposed(S.FAILED), NOW, 0.0, retry_after=retry_after)
-    assert isinstance(decision, Reject)
-    assert decision.due == NOW + seconds * 1_000_000
+    end = decide_report(run, Proposed(S.FAILED), NOW, 0.0, retry_after=retry_after)
+    assert end is not None
+    assert end.due == NOW + seconds * 1_000_000
 
 
 def test_a_retry_after_is_not_stretched_by_jitter() -> None:
     run = RunView(S.RUNNING, 0, 0, Retries(1, (1.0,), 10.0))
-    decision = decide_report(run, Proposed(S.FAILED), NOW, 0.99, retry_after=2.0)
-    assert isinstance(decision, Reject)
-    assert decision.due == NOW + 2_000_000
+    end = decide_report(run, Proposed(S.FAILED), NOW, 0.99, retry_after=2.0)
+    assert end is not None
+    assert end.due == NOW + 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -94,10 +88,8 @@ def test_out_of_cancelling_the_truth_wins_and_a_failure_is_the_cancel_that_was_a
     proposed: S, written: S, retriable: bool | None
 ) -> None:
     run = view(S.CANCELLING, retries=3)
-    decision = decide_report(run, Proposed(proposed, message="m"), NOW, 0.0, retriable=retriable)
-    assert isinstance(decision, Accept | Reject)
-    assert (decision.state.type, decision.state.message) == (written, "m")
-    assert isinstance(decision, Accept) or decision.due is None
+    end = decide_report(run, Proposed(proposed, message="m"), NOW, 0.0, retriable=retriable)
+    assert end == End(Proposed(written, message="m"))
 
 
 @PROPERTY
@@ -119,7 +111,7 @@ def test_what_is_decided_is_always_a_legal_transition(
     retriable: bool | None,
     retry_after: float | None,
 ) -> None:
-    decision = decide_report(
+    end = decide_report(
         RunView(state, failures, 0, retries),
         Proposed(proposed),
         NOW,
@@ -127,11 +119,11 @@ def test_what_is_decided_is_always_a_legal_transition(
         retriable=retriable,
         retry_after=retry_after,
     )
-    if isinstance(decision, Accept | Reject):
-        assert may_follow(state, decision.state.type)
-    if isinstance(decision, Reject) and decision.due is not None:
-        assert decision.due >= NOW
-        assert decision.state.type is S.SCHEDULED
+    if end is None:
+        return
+    assert may_follow(state, end.state.type)
+    assert (end.due is not None) == (end.state.type is S.SCHEDULED)
+    assert end.due is None or end.due >= NOW
 
 
 # --- Delays -------------------------------------------------------------------------------------------------
