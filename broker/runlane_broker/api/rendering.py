@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from runlane.protocol.payloads import ABSENT
-from runlane.protocol.states import FINAL, StateType
+from runlane.protocol.states import StateType
 
 from ..clock import MICROS_PER_SECOND, to_datetime
+from ..orchestration.bookkeeping import estimated_run_time, estimated_start_time_delta
 from ..schemas.task_runs import Additions, EmpiricalPolicy, State, StateDetails, TaskRun
 from ..storage.records import RunRecord, StateRecord
 
@@ -39,8 +40,8 @@ def render_task_run(run: RunRecord, now: int) -> dict[str, Any]:
         start_time=_time(run.start_time),
         end_time=_time(run.end_time),
         total_run_time=run.total_run_time / MICROS_PER_SECOND,
-        estimated_run_time=_estimated_run_time(run, now),
-        estimated_start_time_delta=_estimated_start_time_delta(run, now),
+        estimated_run_time=_run_time(run, now) / MICROS_PER_SECOND,
+        estimated_start_time_delta=_start_time_delta(run, now) / MICROS_PER_SECOND,
     )
     return {**_fields(body), **_set_fields(_additions(run))}
 
@@ -88,14 +89,9 @@ def _time(micros: int | None) -> Any:
     return None if micros is None else to_datetime(micros)
 
 
-def _estimated_run_time(run: RunRecord, now: int) -> float:
-    running = now - run.state.timestamp if run.state.type is StateType.RUNNING else 0
-    return (run.total_run_time + max(running, 0)) / MICROS_PER_SECOND
+def _run_time(run: RunRecord, now: int) -> int:
+    return estimated_run_time(run.total_run_time, run.state.type, run.state.timestamp, now)
 
 
-def _estimated_start_time_delta(run: RunRecord, now: int) -> float:
-    """Return how late the run has started, or is by now; never negative."""
-    expected = run.expected_start_time
-    if expected is None or (run.start_time is None and run.state.type in FINAL):
-        return 0.0
-    return max((run.start_time or now) - expected, 0) / MICROS_PER_SECOND
+def _start_time_delta(run: RunRecord, now: int) -> int:
+    return estimated_start_time_delta(run.expected_start_time, run.start_time, run.state.type, now)
