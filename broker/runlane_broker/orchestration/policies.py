@@ -11,7 +11,8 @@ from .decisions import Proposed
 from .rules import Consequence, Policy
 from .runs import Run, RunKind
 
-_TASK_CONSEQUENCES: Final[tuple[Consequence, ...]] = (task.free_slots, task.settle_lease, task.dispatch)
+#: What follows for task runs, whichever policy has let the state through.
+TASK_CONSEQUENCES: Final[tuple[Consequence, ...]] = (task.free_slots, task.settle_lease, task.dispatch)
 
 CORE_TASK: Final = Policy(
     "CoreTaskPolicy",
@@ -27,7 +28,7 @@ CORE_TASK: Final = Policy(
         task.TRACK_FLOW,
         task.CACHE_INSERTION,
     ),
-    _TASK_CONSEQUENCES,
+    TASK_CONSEQUENCES,
 )
 
 BACKGROUND_TASK: Final = Policy(
@@ -44,10 +45,10 @@ BACKGROUND_TASK: Final = Policy(
         task.TRACK_FLOW,
         task.CACHE_INSERTION,
     ),
-    _TASK_CONSEQUENCES,
+    TASK_CONSEQUENCES,
 )
 
-MINIMAL_TASK: Final = Policy("MinimalTaskPolicy", (), _TASK_CONSEQUENCES)
+MINIMAL_TASK: Final = Policy("MinimalTaskPolicy", (), TASK_CONSEQUENCES)
 
 CORE_FLOW: Final = Policy(
     "CoreFlowPolicy",

@@ -1,0 +1,166 @@
+"""What becomes of every state that can be proposed in every state: the tables, drawn by hand.
+
+The runs are plain: due in the past, no retries, no cache key, no limits; a flow run, if there is one, is RUNNING.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from runlane.protocol.states import StateType, default_name
+from runlane_broker.orchestration.decide import decide
+from runlane_broker.orchestration.decisions import Proposed
+from runlane_broker.orchestration.details import StateDetails
+from runlane_broker.orchestration.facts import Facts
+from runlane_broker.orchestration.policies import choose_policy
+from runlane_broker.orchestration.runs import RunKind
+
+from .support import NOW, RUNNING_FLOW, S, run_in, status, written
+
+#: What a cell means: the status, and the type and name of what is written ("" for what was proposed).
+CELLS = {
+    "+": ("ACCEPT", "", ""),
+    "re": ("ACCEPT", "", "Rerunning"),
+    "x": ("ABORT", None, None),
+    "-": ("REJECT", None, None),
+    "off": ("REJECT", "CANCELLED", "Cancelled"),
+}
+
+CORE_TASK = """
+                   SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
+None               +         +       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      +          +         +      +       +
+PENDING            +         +       +       +      +          +         +      +       +
+RUNNING            +         +       re      +      +          +         +      +       +
+PAUSED             +         +       re      +      +          +         +      +       +
+CANCELLING         +         +       re      +      +          +         +      +       +
+COMPLETED          +         +       +       x      x          +         +      x       +
+COMPLETED/result   -         -       -       x      x          -         -      x       -
+FAILED             +         +       +       x      x          +         +      x       +
+CRASHED            +         +       +       x      x          +         +      x       +
+CANCELLED          +         +       +       x      x          +         +      x       +
+"""
+
+BACKGROUND_TASK = """
+                   SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
+None               +         +       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      +          +         +      +       +
+PENDING            +         x       +       +      +          +         +      +       +
+RUNNING            +         x       re      +      +          +         +      +       +
+PAUSED             +         +       re      +      +          +         +      +       +
+CANCELLING         +         x       re      +      +          +         +      +       +
+COMPLETED          +         +       +       x      x          +         +      x       +
+COMPLETED/result   -         -       -       x      x          -         -      x       -
+FAILED             +         +       +       x      x          +         +      x       +
+CRASHED            +         +       +       x      x          +         +      x       +
+CANCELLED          +         x       +       x      x          +         +      x       +
+"""
+
+MINIMAL_TASK = """
+                   SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
+None               +         +       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      +          +         +      +       +
+PENDING            +         +       +       +      +          +         +      +       +
+RUNNING            +         +       +       +      +          +         +      +       +
+PAUSED             +         +       +       +      +          +         +      +       +
+CANCELLING         +         +       +       +      +          +         +      +       +
+COMPLETED          +         +       +       +      +          +         +      +       +
+COMPLETED/result   +         +       +       +      +          +         +      +       +
+FAILED             +         +       +       +      +          +         +      +       +
+CRASHED            +         +       +       +      +          +         +      +       +
+CANCELLED          +         +       +       +      +          +         +      +       +
+"""
+
+#: Without a deployment, which could start it again, and without infrastructure.
+CORE_FLOW = """
+                   SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
+None               +         +       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      off        +         +      +       +
+PENDING            +         x       +       +      +          +         +      +       +
+RUNNING            +         x       +       +      +          +         +      +       +
+PAUSED             +         +       +       +      +          +         +      +       +
+CANCELLING         -         -       -       -      -          -         -      -       +
+COMPLETED          x         +       +       x      x          +         +      x       +
+COMPLETED/result   -         -       -       x      x          -         +      x       +
+FAILED             x         +       +       x      x          +         +      x       +
+CRASHED            x         +       +       x      x          +         +      x       +
+CANCELLED          x         x       +       x      x          +         +      x       +
+"""
+
+MINIMAL_FLOW = """
+                   SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
+None               +         +       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      off        +         +      +       +
+PENDING            +         +       +       +      +          +         +      +       +
+RUNNING            +         +       +       +      +          +         +      +       +
+PAUSED             +         +       +       +      +          +         +      +       +
+CANCELLING         +         +       +       +      +          +         +      +       +
+COMPLETED          +         +       +       +      +          +         +      +       +
+COMPLETED/result   +         +       +       +      +          -         +      +       +
+FAILED             +         +       +       +      +          +         +      +       +
+CRASHED            +         +       +       +      +          +         +      +       +
+CANCELLED          +         +       +       +      +          +         +      +       +
+"""
+
+#: kind, has a flow run, is deferred, force: the policy, and what becomes of the proposed states.
+SITUATIONS = [
+    ("task", True, False, False, "CoreTaskPolicy", CORE_TASK),
+    ("task", True, False, True, "MinimalTaskPolicy", MINIMAL_TASK),
+    ("task", True, True, False, "BackgroundTaskPolicy", BACKGROUND_TASK),
+    ("task", True, True, True, "BackgroundTaskPolicy", BACKGROUND_TASK),
+    ("task", False, False, False, "BackgroundTaskPolicy", BACKGROUND_TASK),
+    ("task", False, False, True, "MinimalTaskPolicy", MINIMAL_TASK),
+    ("task", False, True, False, "BackgroundTaskPolicy", BACKGROUND_TASK),
+    ("task", False, True, True, "BackgroundTaskPolicy", BACKGROUND_TASK),
+    ("flow", False, False, False, "CoreFlowPolicy", CORE_FLOW),
+    ("flow", False, False, True, "MinimalFlowPolicy", MINIMAL_FLOW),
+]
+
+
+def rows(table: str) -> dict[str, dict[S, str]]:
+    header, *lines = (line.split() for line in table.strip().splitlines())
+    return {line[0]: dict(zip(map(S, header), line[1:], strict=True)) for line in lines}
+
+
+@pytest.mark.parametrize("table", [CORE_TASK, BACKGROUND_TASK, MINIMAL_TASK, CORE_FLOW, MINIMAL_FLOW])
+def test_every_pair_of_states_is_drawn(table: str) -> None:
+    drawn = rows(table)
+    assert drawn.keys() == {"None", "COMPLETED/result", *S}
+    assert all(row.keys() == set(S) for row in drawn.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_flow", "deferred", "force", "policy", "left", "proposed", "cell"),
+    [
+        (*situation, left, proposed, cell)
+        for *situation, table in SITUATIONS
+        for left, row in rows(table).items()
+        for proposed, cell in row.items()
+    ],
+)
+def test_what_is_decided_is_what_the_tables_say(
+    kind: str, in_flow: bool, deferred: bool, force: bool, policy: str, left: str, proposed: S, cell: str
+) -> None:
+    name, _, result = left.partition("/")
+    run = run_in(
+        None if name == "None" else StateType(name),
+        kind=RunKind[kind.upper()],
+        has_result=bool(result),
+        flow_run_id="flow-run" if in_flow else None,
+    )
+    asked = Proposed(proposed, message="why", details=StateDetails(deferred=deferred))
+    chosen = choose_policy(run, asked, force=force)
+    assert chosen.name == policy
+
+    decision = decide(run, asked, Facts(flow=RUNNING_FLOW if in_flow else None), chosen, NOW)
+    write = written(decision)
+    expected, type_, state_name = CELLS[cell]
+    assert status(decision) == expected
+    if type_ is None:
+        assert write is None
+        return
+    assert write is not None
+    assert write.state.type == (type_ or proposed)
+    assert write.state.name == (state_name or default_name(proposed))
+    assert write.timestamp == NOW
+    assert write.state.message == (None if cell == "off" else "why")
