@@ -568,6 +568,37 @@ def test_runs_without_a_flow_and_deferred_ones_are_handed_out(
     assert accepted(decision).effects == effects
 
 
+# --- Cancelling a Prefect worker's run ---------------------------------------------------------------------------
+
+
+@CORE_AND_BACKGROUND
+@pytest.mark.parametrize("lease", [Lease.PREFECT_SENT, Lease.PREFECT])
+@pytest.mark.parametrize("proposed", [S.PENDING, S.RUNNING, S.FAILED])
+def test_a_prefect_worker_hears_of_the_cancel_when_it_asks(policy: Policy, lease: Lease, proposed: S) -> None:
+    run = run_in(S.CANCELLING, retries=Retries(3, (), 0.0))
+    decision = decide(run, Proposed(proposed, message="m"), Facts(lease=lease, cached=CACHED), policy, NOW)
+    assert isinstance(decision, Reject)
+    assert decision.reason == "The run was being cancelled."
+    assert decision.write is not None
+    assert decision.write.state.type is S.CANCELLED
+    assert decision.write.state.message == "m"
+    assert decision.write.effects == (FreeSlots(), END)
+
+
+@CORE_AND_BACKGROUND
+@pytest.mark.parametrize("lease", list(Lease))
+@pytest.mark.parametrize("proposed", [S.COMPLETED, S.CRASHED, S.CANCELLED])
+def test_but_the_truth_wins(policy: Policy, lease: Lease, proposed: S) -> None:
+    write = accepted(decide(run_in(S.CANCELLING), Proposed(proposed), Facts(lease=lease), policy, NOW))
+    assert (write.state.type, write.effects) == (proposed, (FreeSlots(), END))
+
+
+@pytest.mark.parametrize("lease", [None, Lease.RUNLANE])
+def test_others_that_are_being_cancelled_fail_as_they_say(lease: Lease | None) -> None:
+    decision = decide(run_in(S.CANCELLING), Proposed(S.FAILED), Facts(lease=lease), BACKGROUND_TASK, NOW)
+    assert accepted(decision).state.type is S.FAILED
+
+
 # --- Late runs ------------------------------------------------------------------------------------------------
 
 

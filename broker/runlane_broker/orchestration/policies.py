@@ -17,6 +17,7 @@ TASK_CONSEQUENCES: Final[tuple[Consequence, ...]] = (task.free_slots, task.settl
 CORE_TASK: Final = Policy(
     "CoreTaskPolicy",
     (
+        task.CANCELLED_AS_ASKED,
         task.CACHE_RETRIEVAL,
         task.TERMINAL,
         task.RUNNING_FLOW,
@@ -34,6 +35,7 @@ CORE_TASK: Final = Policy(
 BACKGROUND_TASK: Final = Policy(
     "BackgroundTaskPolicy",
     (
+        task.CANCELLED_AS_ASKED,
         common.PREVENT_PENDING,
         task.CACHE_RETRIEVAL,
         task.TERMINAL,

@@ -1,7 +1,8 @@
-"""The state machine of a run, as a table.
+"""The state machine of a run that the broker dispatches, as a table.
 
 Rule 1: which state may follow which stands in this file and nowhere else. What is missing is forbidden, and a
-refused transition changes nothing. `None` stands for a run that is not there yet.
+refused transition changes nothing. `None` stands for a run that is not there yet. (Somebody may ask for any state
+over HTTP: what is protected from that stands in the policies.)
 """
 
 from __future__ import annotations

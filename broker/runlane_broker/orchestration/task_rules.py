@@ -40,6 +40,18 @@ NOT_READY: Final = "NotReady"
 MAX_CACHE_KEY: Final = 2000
 
 
+def _cancel_as_asked(t: Transition) -> Verdict:
+    """A Prefect worker cannot be told to stop. When it asks to begin, or fails, it is: REJECT -> CANCELLED."""
+    if t.facts.lease not in (Lease.PREFECT_SENT, Lease.PREFECT):
+        return t
+    return Replace(Proposed(_S.CANCELLED, message=t.proposed.message), "The run was being cancelled.")
+
+
+CANCELLED_AS_ASKED: Final = Rule(
+    "CancelledAsAsked", only(_S.CANCELLING), only(_S.PENDING, _S.RUNNING, _S.FAILED), _cancel_as_asked
+)
+
+
 def _retrieve_from_cache(t: Transition) -> Verdict:
     """What has been computed already, under the same cache key, is not computed again: REJECT -> COMPLETED."""
     details = t.proposed.details
@@ -90,20 +102,20 @@ RUNNING_FLOW: Final = Rule(
 
 def _take_slots(t: Transition) -> Verdict:
     """A run starts only with a slot of each tag that is limited: WAIT, or ABORT where a limit is 0."""
-    global_ones = [limit for limit in t.facts.limits if limit.is_global]
-    covered = {limit.tag for limit in global_ones}
-    own = [limit for limit in t.facts.limits if not limit.is_global and limit.tag not in covered]
-    for limit in (*global_ones, *own):
+    global_limits = [limit for limit in t.facts.limits if limit.is_global]
+    covered = {limit.tag for limit in global_limits}
+    own_limits = [limit for limit in t.facts.limits if not limit.is_global and limit.tag not in covered]
+    for limit in (*global_limits, *own_limits):
         if limit.slots == 0:
             deadlock = "is 0 and will deadlock if the task tries to run again."
             return Abort(f'The concurrency limit on tag "{limit.tag}" {deadlock}')
-    if any(map(_is_full, global_ones)):
-        tags = ", ".join(limit.tag for limit in global_ones)
-        return Wait(f"Concurrency limit reached for tags: {tags}", _slot_wait(t, global_ones))
-    for limit in filter(_is_full, own):
+    if any(map(_is_full, global_limits)):
+        tags = ", ".join(limit.tag for limit in global_limits)
+        return Wait(f"Concurrency limit reached for tags: {tags}", _slot_wait(t, global_limits))
+    for limit in filter(_is_full, own_limits):
         reason = f"Concurrency limit for the {limit.tag} tag has been reached"
         return Wait(reason, t.facts.slot_wait_seconds)
-    tags = tuple(limit.tag for limit in (*global_ones, *own))
+    tags = tuple(limit.tag for limit in (*global_limits, *own_limits))
     return replace(t, effects=(*t.effects, TakeSlots(tags))) if tags else t
 
 
