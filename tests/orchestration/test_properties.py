@@ -59,6 +59,7 @@ PROPOSED = st.builds(
 FACTS = st.builds(
     Facts,
     lease=st.sampled_from((None, *Lease)),
+    from_holder=st.booleans(),
     flow=st.none()
     | st.builds(EnclosingFlow, st.just("f"), st.sampled_from((None, S.RUNNING, *S)), st.integers(0, 3)),
     cached=st.sampled_from((None, Proposed(S.COMPLETED, data=b"1"))),

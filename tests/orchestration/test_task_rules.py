@@ -547,6 +547,24 @@ def test_whoever_reports_a_failure_over_http_retries_it_but_a_worker_of_ours(
 
 
 @pytest.mark.parametrize(
+    ("lease", "from_holder", "name", "effects"),
+    [
+        (Lease.PREFECT, True, "AwaitingRetry", set()),
+        (Lease.PREFECT, True, "Scheduled", {END, AGAIN}),
+        (Lease.PREFECT, False, "AwaitingRetry", {END, AGAIN}),
+        (Lease.RUNLANE, True, "AwaitingRetry", {END, AGAIN}),
+        (None, False, "AwaitingRetry", {AGAIN}),
+    ],
+)
+def test_a_holder_that_says_so_waits_for_its_retry(
+    lease: Lease | None, from_holder: bool, name: str, effects: set[object]
+) -> None:
+    facts = Facts(lease=lease, from_holder=from_holder)
+    write = accepted(decide(run_in(S.RUNNING), Proposed(S.SCHEDULED, name), facts, BACKGROUND_TASK, NOW))
+    assert {*write.effects} - {FreeSlots()} == effects
+
+
+@pytest.mark.parametrize(
     ("flow_run_id", "deferred", "name", "effects"),
     [
         (None, False, "", (FIRST,)),

@@ -54,7 +54,7 @@ SLOT_WAIT_SECONDS: Final = 10
 class Facts:
     """What the rules need to know from outside.
 
-    - `lease`: who holds the run, if anybody does;
+    - `lease`: who holds the run, if anybody does; `from_holder`: it is known that the holder itself asks;
     - `flow`: the enclosing flow run, of a task run that has one;
     - `cached`: the COMPLETED state that stands under the proposed state's cache key, the newest that has not
       expired; asked for where the proposed state is RUNNING and has a key;
@@ -63,6 +63,7 @@ class Facts:
     """
 
     lease: Lease | None = None
+    from_holder: bool = False
     flow: EnclosingFlow | None = None
     cached: Proposed | None = None
     limits: tuple[TagLimit, ...] = ()

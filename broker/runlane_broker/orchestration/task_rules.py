@@ -236,6 +236,8 @@ def dispatch(t: Transition) -> tuple[Effect, ...]:
 
 
 def _waits_with_its_worker(t: Transition) -> bool:
-    """Say whether whoever reported a failure will retry it by itself: all but the workers of Runlane do."""
-    made_here = t.proposed.type is _S.SCHEDULED and t.intended is not _S.SCHEDULED
-    return made_here and t.facts.lease is not Lease.RUNLANE
+    """Say whether whoever reports a failure will retry it by itself: all but the workers of Runlane do."""
+    if t.proposed.type is not _S.SCHEDULED or t.facts.lease is Lease.RUNLANE:
+        return False
+    by_itself = t.facts.from_holder and t.proposed.name == StateName.AWAITING_RETRY
+    return by_itself or t.intended is not _S.SCHEDULED
