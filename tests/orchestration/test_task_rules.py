@@ -351,6 +351,14 @@ def test_scheduled_without_a_time_is_scheduled_now(left: S | None) -> None:
     assert write.state.details.scheduled_time == NOW
 
 
+@pytest.mark.parametrize(("since", "timestamp"), [(NOW - 1, NOW), (NOW, NOW + 1), (NOW + 99, NOW + 100)])
+def test_a_state_is_later_than_the_one_before_though_the_clock_was_set_back(since: int, timestamp: int) -> None:
+    run = run_in(S.PENDING)
+    assert run.state is not None
+    run = replace(run, state=replace(run.state, timestamp=since))
+    assert accepted(decide(run, Proposed(S.RUNNING), Facts(), CORE_TASK, NOW)).timestamp == timestamp
+
+
 # --- 7, 8: retries --------------------------------------------------------------------------------------------
 
 
