@@ -17,8 +17,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .settings import is_loopback
 
-#: Open to anybody: they tell nothing but "alive" and "ready", and the version.
-PUBLIC: Final = frozenset({"/livez", "/readyz", "/api/version"})
+#: Open to anybody: they tell nothing but "alive", "ready", the version, and what the API is like.
+PUBLIC: Final = frozenset(
+    {
+        "/livez",
+        "/readyz",
+        "/api/version",
+        "/api/health",
+        "/api/ready",
+        "/api/openapi.json",
+        "/api/docs",
+    }
+)
 #: Sockets that ask for the token in their first frame.
 SOCKETS: Final = frozenset({"/api/task_runs/subscriptions/scheduled", "/api/task_runs/submissions"})
 #: The key in `scope["state"]` under which the gateway finds whether the header's token was right.
@@ -114,4 +124,4 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:
     """Answer in place of the app; a socket gets the same answer in place of its upgrade."""
     challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    await JSONResponse({"exception_message": reason}, status, challenge)(scope, receive, send)
+    await JSONResponse({"detail": reason, "exception_message": reason}, status, challenge)(scope, receive, send)

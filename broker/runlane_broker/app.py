@@ -10,17 +10,16 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from runlane import __version__
 from runlane.protocol.ids import uuid7
 
 from .access import Access, AccessMiddleware
-from .api.health import Health
-from .api.http import EXCEPTION_HANDLERS
-from .api.task_run_states import TaskRunStates
-from .api.task_runs import TaskRuns
+from .api import health, openapi, task_run_states, task_runs
+from .api.errors import EXCEPTION_HANDLERS
+from .api.routes import Route, starlette_routes
 from .clock import Clock
 from .core.core import Core
 from .gateway.submission import SubmissionConnection
@@ -65,12 +64,19 @@ async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncG
         await core.close()
 
 
+def api_routes(core: Core) -> list[Route]:
+    """Return every route of the HTTP API, with those of its own description last."""
+    routes = [
+        *health.routes(core, __version__),
+        *task_runs.routes(core),
+        *task_run_states.routes(core),
+    ]
+    return [*routes, *openapi.routes(routes, __version__)]
+
+
 def create_app(core: Core) -> Starlette:
     """Return the ASGI application of a running broker."""
     access = Access(core.settings.token)
-    health = Health(core, __version__)
-    task_runs = TaskRuns(core)
-    states = TaskRunStates(core)
 
     async def worker_socket(socket: WebSocket) -> None:
         await WorkerConnection(socket, core, access).run()
@@ -80,12 +86,7 @@ def create_app(core: Core) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/livez", health.livez),
-            Route("/readyz", health.readyz),
-            Route("/api/version", health.version),
-            Route("/api/task_runs/", task_runs.create, methods=["POST"]),
-            Route("/api/task_runs/{id}", task_runs.read),
-            Route("/api/task_run_states/", states.of_run),
+            *starlette_routes(api_routes(core)),
             WebSocketRoute("/api/task_runs/subscriptions/scheduled", worker_socket),
             WebSocketRoute("/api/task_runs/submissions", submission_socket),
         ],

@@ -5,7 +5,10 @@ RunlaneError
 ├── StartupError         the broker cannot start here and now: port, lock, database (exit code 1)
 ├── StoreUnavailable     the database cannot be written now; nothing was done
 ├── Overloaded           too much is waiting; nothing was done, try again
-└── Refused              a request that the rules do not allow; `code` and `field` say which
+├── Refused              a request that the rules do not allow; `code` and `field` say which
+├── Invalid              a request that says something impossible; `field` says where
+├── NotFound             there is no such thing
+└── Conflict             something else is there already
 """
 
 from __future__ import annotations
@@ -43,3 +46,21 @@ class Refused(RunlaneError):
         self.code = code
         self.message = message
         self.field = field
+
+
+class Invalid(RunlaneError):
+    """A request that says something impossible. `field` is the place (`state.type`), `kind` what is wrong."""
+
+    def __init__(self, message: str, field: str | None = None, kind: str = "value_error") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.kind = kind
+
+
+class NotFound(RunlaneError):
+    """There is no such thing; the message says what was looked for."""
+
+
+class Conflict(RunlaneError):
+    """Something else is there already, or the thing is in use; the message says what."""

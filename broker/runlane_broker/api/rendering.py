@@ -1,23 +1,32 @@
-"""Runs as the HTTP edge shows them."""
+"""What the HTTP edge shows: JSON, and runs as their schemas have them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.responses import Response
 
-from runlane.protocol.payloads import ABSENT
 from runlane.protocol.states import StateType
 
 from ..clock import MICROS_PER_SECOND, to_datetime
 from ..orchestration.bookkeeping import estimated_run_time, estimated_start_time_delta
-from ..schemas.task_runs import Additions, EmpiricalPolicy, State, StateDetails, TaskRun
+from ..schemas.task_runs import EmpiricalPolicy, State, StateDetails, TaskRun
 from ..storage.records import RunRecord, StateRecord
 
+T = TypeVar("T")
+_encode = msgspec.json.Encoder().encode
 
-def render_task_run(run: RunRecord, now: int) -> dict[str, Any]:
-    """Return a run as JSON-able data; the estimates are as of `now` (microseconds UTC)."""
-    body = TaskRun(
+
+def json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Answer with JSON."""
+    return Response(_encode(body), status, headers, "application/json")
+
+
+def render_task_run(run: RunRecord, now: int) -> TaskRun:
+    """Return a run as it is shown; the estimates are as of `now` (microseconds UTC)."""
+    return TaskRun(
         id=run.id,
         created=to_datetime(run.created),
         updated=to_datetime(run.updated),
@@ -42,8 +51,20 @@ def render_task_run(run: RunRecord, now: int) -> dict[str, Any]:
         total_run_time=run.total_run_time / MICROS_PER_SECOND,
         estimated_run_time=_run_time(run, now) / MICROS_PER_SECOND,
         estimated_start_time_delta=_start_time_delta(run, now) / MICROS_PER_SECOND,
+        estimated_run_time=_run_time(run, now) / MICROS_PER_SECOND,
+        estimated_start_time_delta=_start_time_delta(run, now) / MICROS_PER_SECOND,
+        parameters=UNSET if run.parameters == b"{}" else msgspec.Raw(run.parameters),
+        result=_payload(run.result),
+        error=_payload(run.error),
+        priority=run.priority or UNSET,
+        attempt=run.attempt or UNSET,
+        failures=run.failures or UNSET,
+        losses=run.losses or UNSET,
+        idempotency_key=_said(run.idempotency_key),
+        expires=_said(_time(run.expires)),
+        timeout=_said(run.timeout),
+        headers=run.headers or UNSET,
     )
-    return {**_fields(body), **_set_fields(_additions(run))}
 
 
 def render_state(state: StateRecord) -> State:
@@ -59,30 +80,13 @@ def render_state(state: StateRecord) -> State:
     )
 
 
-def _additions(run: RunRecord) -> Additions:
-    return Additions(
-        parameters=ABSENT if run.parameters == b"{}" else msgspec.Raw(run.parameters),
-        result=ABSENT if run.result is None else msgspec.Raw(run.result),
-        error=ABSENT if run.error is None else msgspec.Raw(run.error),
-        priority=run.priority,
-        attempt=run.attempt,
-        failures=run.failures,
-        losses=run.losses,
-        idempotency_key=run.idempotency_key,
-        expires=None if run.expires is None else to_datetime(run.expires),
-        timeout=run.timeout,
-        headers=run.headers,
-    )
+def _payload(data: bytes | None) -> msgspec.Raw | UnsetType:
+    return UNSET if data is None else msgspec.Raw(data)
 
 
-def _fields(body: msgspec.Struct) -> dict[str, Any]:
-    return {name: getattr(body, name) for name in body.__struct_fields__}
-
-
-def _set_fields(body: msgspec.Struct) -> dict[str, Any]:
-    """Return the fields that say something: those that differ from their default."""
-    defaults = type(body)()
-    return {name: value for name, value in _fields(body).items() if value != getattr(defaults, name)}
+def _said(value: T | None) -> T | UnsetType:
+    """Leave out what says nothing."""
+    return UNSET if value is None else value
 
 
 def _time(micros: int | None) -> Any:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
 from runlane.protocol.errors import ErrorCode, FrameRefused
-from runlane.protocol.ids import is_id, uuid7
+from runlane.protocol.ids import uuid7
 from runlane.protocol.limits import MAX_HEADERS_BYTES
 from runlane.protocol.payloads import check_payload
 from runlane.protocol.states import StateType
@@ -19,38 +16,35 @@ from runlane.protocol.states import StateType
 from ..clock import to_micros
 from ..core.core import Core
 from ..core.submit import conflict_code, payload_hash
-from ..errors import Refused
-from ..schemas.task_runs import EmpiricalPolicyCreate, StateCreate, StateDetailsCreate, TaskRunCreate
+from ..errors import Invalid, NotFound, Refused
+from ..schemas.task_runs import EmpiricalPolicyCreate, StateCreate, StateDetailsCreate, TaskRun, TaskRunCreate
 from ..storage.records import Created, Creation, NewRunRecord
-from .http import InvalidBody, json, read_body
 from .rendering import render_task_run
-
-_CREATE: Final = msgspec.json.Decoder(TaskRunCreate)
+from .routes import Answer, Route
 
 
 class TaskRuns:
-    """The routes, on one core."""
+    """The use cases, on one core."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def create(self, request: Request) -> Response:
-        """`POST /api/task_runs/`: 201, or 200 for a run that is there already; 409, 413, 422, 503."""
-        body = await read_body(request, _CREATE)
+    async def create(self, body: TaskRunCreate) -> Answer:
+        """Create a run, or return the one that is there already."""
         self._core.submissions.check_load()
         record = _record(body, self._core.clock.now())
         created = await self._submit(record)
         code = conflict_code(created.how)
         if code is not None:
             raise Refused(code, "There is another run with this id or idempotency key.")
-        return await self._show(created.id, 200 if created.how is Creation.EXISTED else 201)
+        return Answer(200 if created.how is Creation.EXISTED else 201, await self.read(created.id))
 
-    async def read(self, request: Request) -> Response:
-        """`GET /api/task_runs/{id}`: 200 or 404."""
-        run_id = request.path_params["id"].lower()
-        if not is_id(run_id):
-            raise HTTPException(404, "Not Found")
-        return await self._show(run_id, 200)
+    async def read(self, id: str) -> TaskRun:
+        """Return a run."""
+        run = await self._core.store.run_by_id(id)
+        if run is None:
+            raise NotFound("Task not found")
+        return render_task_run(run, self._core.clock.now())
 
     async def _submit(self, record: NewRunRecord) -> Created:
         future: asyncio.Future[Created] = asyncio.get_running_loop().create_future()
@@ -66,25 +60,45 @@ class TaskRuns:
         self._core.submissions.submit([record], done)
         return await future
 
-    async def _show(self, run_id: str, status: int) -> Response:
-        run = await self._core.store.run_by_id(run_id)
-        if run is None:
-            raise HTTPException(404, "Task not found")
-        return json(render_task_run(run, self._core.clock.now()), status)
+
+def routes(core: Core) -> list[Route]:
+    """Return the routes."""
+    runs = TaskRuns(core)
+    return [
+        Route(
+            method="POST",
+            path="/api/task_runs/",
+            handler=runs.create,
+            summary="Create a task run",
+            tag="task_runs",
+            answers={201: TaskRun, 200: TaskRun},
+            refusals={409: "The id or idempotency key is that of another run"},
+            body=TaskRunCreate,
+        ),
+        Route(
+            method="GET",
+            path="/api/task_runs/{id:uuid}",
+            handler=runs.read,
+            summary="Read a task run",
+            tag="task_runs",
+            answers={200: TaskRun},
+            refusals={404: "There is no such run"},
+        ),
+    ]
 
 
 def _record(body: TaskRunCreate, now: int) -> NewRunRecord:
-    """Return the run as it is stored. Raises `InvalidBody`."""
+    """Return the run as it is stored. Raises `Invalid`."""
     parameters = bytes(body.parameters)
     if parameters[:1] != b"{":
-        raise InvalidBody("Expected `object`", "parameters", "value_error")
+        raise Invalid("Expected `object`", "parameters")
     try:
         check_payload(body.parameters, "parameters")
     except FrameRefused as exc:
-        raise InvalidBody(exc.message, exc.field, exc.code) from exc
+        raise Invalid(exc.message, exc.field, exc.code) from exc
     if body.headers and (size := len(msgspec.json.encode(body.headers))) > MAX_HEADERS_BYTES:
         message = f"headers has {size} bytes; at most {MAX_HEADERS_BYTES}"
-        raise InvalidBody(message, "headers", ErrorCode.TOO_LARGE)
+        raise Invalid(message, "headers", ErrorCode.TOO_LARGE)
     state = body.state or StateCreate(type="PENDING")
     scheduled = (state.state_details or StateDetailsCreate()).scheduled_time
     policy = body.empirical_policy or EmpiricalPolicyCreate()

@@ -5,21 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, UnsetType, field
 
 from runlane.protocol.messages import Headers, Id, Message, Name, Priority, Seconds, TaskKey, Time
-from runlane.protocol.payloads import ABSENT
+
+from .base import Json, JsonObject, Parameters, Request, Response
 
 #: Seconds, or a list of them.
 Delay: TypeAlias = Seconds | Annotated[tuple[Seconds, ...], Meta(max_length=1000)]
-
-
-class Request(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of request bodies: an unknown field is a mistake that somebody should hear of."""
-
-
-class Response(Struct, kw_only=True):
-    """Base of response bodies."""
 
 
 class StateDetailsCreate(Request):
@@ -55,12 +48,12 @@ class TaskRunCreate(Request):
     tags: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
     empirical_policy: EmpiricalPolicyCreate | None = None
     id: Id | None = None
-    parameters: Raw = Raw(b"{}")
+    parameters: JsonObject = field(default_factory=lambda: Raw(b"{}"))
     idempotency_key: Name | None = None
     priority: Priority = 0
     expires: Time | None = None
     timeout: Annotated[float, Meta(gt=0, le=315_360_000)] | None = None
-    headers: Headers = {}
+    headers: Headers = field(default_factory=dict[str, str])
 
 
 class StateDetails(Response):
@@ -83,6 +76,12 @@ class State(Response):
     data: None = None
 
 
+class StatesOf(Parameters):
+    """Whose states."""
+
+    task_run_id: Id
+
+
 class EmpiricalPolicy(Response):
     """How a run is retried."""
 
@@ -91,24 +90,8 @@ class EmpiricalPolicy(Response):
     retry_jitter_factor: float
 
 
-class Additions(Struct, kw_only=True, omit_defaults=True):
-    """What Prefect's runs do not have; absent where it says nothing."""
-
-    parameters: Raw = ABSENT
-    result: Raw = ABSENT
-    error: Raw = ABSENT
-    priority: int = 0
-    attempt: int = 0
-    failures: int = 0
-    losses: int = 0
-    idempotency_key: str | None = None
-    expires: datetime | None = None
-    timeout: float | None = None
-    headers: dict[str, str] = {}
-
-
 class TaskRun(Response):
-    """A run as it is shown."""
+    """A run as it is shown. What Prefect's runs do not have stands last, and is absent where it says nothing."""
 
     id: str
     created: datetime
@@ -135,5 +118,16 @@ class TaskRun(Response):
     cache_expiration: None = None
     task_version: None = None
     flow_run_run_count: int = 0
-    labels: dict[str, str] = {}
-    task_inputs: dict[str, str] = {}
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    task_inputs: dict[str, str] = field(default_factory=dict[str, str])
+    parameters: JsonObject | UnsetType = UNSET
+    result: Json | UnsetType = UNSET
+    error: Json | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    attempt: int | UnsetType = UNSET
+    failures: int | UnsetType = UNSET
+    losses: int | UnsetType = UNSET
+    idempotency_key: str | UnsetType = UNSET
+    expires: datetime | UnsetType = UNSET
+    timeout: float | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
