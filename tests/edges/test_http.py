@@ -85,9 +85,9 @@ TEXTS = ["null", "true", "1", "[]", '""']
 WRONG: list[tuple[str, str, list[Any]]] = [
     *[("task_key", v, ["task_key"]) for v in [MISSING, *TEXTS, '"a b"', '"k\\n"', '"\\u0000"', LONG]],
     *[("dynamic_key", v, ["dynamic_key"]) for v in [*TEXTS[1:], LONG, '"\\u0000"']],
-    *[("name", v, ["name"]) for v in ["1", '""', LONG]],
+    *[("name", v, ["name"]) for v in ["1", LONG]],
     *[("state", v, ["state"]) for v in ["1", '"SCHEDULED"', "[]"]],
-    *[("state", v, ["state", "type"]) for v in ["{}", '{"type":"RUNNING"}', '{"type":null}', '{"type":1}']],
+    *[("state", v, ["state", "type"]) for v in ["{}", '{"type":"RUNNIN"}', '{"type":null}', '{"type":1}']],
     ("state", '{"type":"SCHEDULED","name":""}', ["state", "name"]),
     ("state", '{"type":"SCHEDULED","state_details":1}', ["state", "state_details"]),
     *[

@@ -12,7 +12,9 @@ from runlane.protocol.states import StateType
 
 from ..clock import MICROS_PER_SECOND, to_datetime
 from ..orchestration.bookkeeping import estimated_run_time, estimated_start_time_delta
-from ..schemas.task_runs import EmpiricalPolicy, State, StateDetails, TaskRun
+from ..schemas.runs import Policy
+from ..schemas.states import State, StateDetails
+from ..schemas.task_runs import TaskRun
 from ..storage.records import RunRecord, StateRecord
 
 T = TypeVar("T")
@@ -34,11 +36,7 @@ def render_task_run(run: RunRecord, now: int) -> TaskRun:
         task_key=run.task_key,
         dynamic_key=run.dynamic_key,
         tags=run.tags,
-        empirical_policy=EmpiricalPolicy(
-            retries=run.retries,
-            retry_delay=run.retry_delay[0] if len(run.retry_delay) == 1 else run.retry_delay,
-            retry_jitter_factor=run.retry_jitter,
-        ),
+        empirical_policy=_policy(run),
         state_id=run.state.id,
         state_type=run.state.type.value,
         state_name=run.state.name,
@@ -51,8 +49,13 @@ def render_task_run(run: RunRecord, now: int) -> TaskRun:
         total_run_time=run.total_run_time / MICROS_PER_SECOND,
         estimated_run_time=_run_time(run, now) / MICROS_PER_SECOND,
         estimated_start_time_delta=_start_time_delta(run, now) / MICROS_PER_SECOND,
-        estimated_run_time=_run_time(run, now) / MICROS_PER_SECOND,
-        estimated_start_time_delta=_start_time_delta(run, now) / MICROS_PER_SECOND,
+        labels={},
+        flow_run_id=None,
+        cache_key=None,
+        cache_expiration=None,
+        task_version=None,
+        task_inputs={},
+        flow_run_run_count=0,
         parameters=UNSET if run.parameters == b"{}" else msgspec.Raw(run.parameters),
         result=_payload(run.result),
         error=_payload(run.error),
@@ -69,14 +72,48 @@ def render_task_run(run: RunRecord, now: int) -> TaskRun:
 
 def render_state(state: StateRecord) -> State:
     """Return a state as it is shown."""
-    details = StateDetails(task_run_id=state.task_run_id, scheduled_time=_time(state.due))
     return State(
         id=state.id,
         type=state.type.value,
         name=state.name,
         timestamp=to_datetime(state.timestamp),
         message=state.message,
-        state_details=details,
+        data=None,
+        state_details=_details(state),
+    )
+
+
+def _policy(run: RunRecord) -> Policy:
+    first = run.retry_delay[0] if run.retry_delay else 0.0
+    return Policy(
+        retries=run.retries,
+        retry_delay=first if len(run.retry_delay) <= 1 else run.retry_delay,
+        retry_jitter_factor=run.retry_jitter or None,
+        max_retries=run.retries,
+        retry_delay_seconds=first,
+    )
+
+
+def _details(state: StateRecord) -> StateDetails:
+    return StateDetails(
+        flow_run_id=None,
+        task_run_id=state.task_run_id,
+        child_flow_run_id=None,
+        scheduled_time=_time(state.due),
+        cache_key=None,
+        cache_expiration=None,
+        deferred=False,
+        untrackable_result=False,
+        pause_timeout=None,
+        pause_reschedule=False,
+        pause_key=None,
+        run_input_keyset=None,
+        refresh_cache=None,
+        retriable=None,
+        transition_id=None,
+        task_parameters_id=None,
+        traceparent=None,
+        deployment_concurrency_lease_id=None,
     )
 
 

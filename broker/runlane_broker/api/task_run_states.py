@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.core import Core
-from ..schemas.task_runs import State, StatesOf
+from ..schemas.states import State, StateOfTaskRun
 from .rendering import render_state
 from .routes import Route
 
@@ -14,7 +14,7 @@ class TaskRunStates:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def of_run(self, query: StatesOf) -> list[State]:
+    async def of_run(self, query: StateOfTaskRun) -> list[State]:
         """Return a run's states; none of an unknown run."""
         return [render_state(state) for state in await self._core.store.history(query.task_run_id)]
 
@@ -30,6 +30,6 @@ def routes(core: Core) -> list[Route]:
             summary="List a run's states, oldest first",
             tag="task_run_states",
             answers={200: list[State]},
-            query=StatesOf,
+            query=StateOfTaskRun,
         ),
     ]

@@ -17,7 +17,9 @@ from ..clock import to_micros
 from ..core.core import Core
 from ..core.submit import conflict_code, payload_hash
 from ..errors import Invalid, NotFound, Refused
-from ..schemas.task_runs import EmpiricalPolicyCreate, StateCreate, StateDetailsCreate, TaskRun, TaskRunCreate
+from ..schemas.runs import PolicyCreate
+from ..schemas.states import StateCreate, StateDetailsCreate
+from ..schemas.task_runs import TaskRun, TaskRunCreate
 from ..storage.records import Created, Creation, NewRunRecord
 from .rendering import render_task_run
 from .routes import Answer, Route
@@ -101,8 +103,7 @@ def _record(body: TaskRunCreate, now: int) -> NewRunRecord:
         raise Invalid(message, "headers", ErrorCode.TOO_LARGE)
     state = body.state or StateCreate(type="PENDING")
     scheduled = (state.state_details or StateDetailsCreate()).scheduled_time
-    policy = body.empirical_policy or EmpiricalPolicyCreate()
-    delay = policy.retry_delay or 0.0
+    policy = body.empirical_policy or PolicyCreate()
     run_id = body.id or uuid7()
     return NewRunRecord(
         id=run_id,
@@ -114,8 +115,8 @@ def _record(body: TaskRunCreate, now: int) -> NewRunRecord:
         priority=body.priority,
         due=now if scheduled is None else to_micros(scheduled),
         expires=None if body.expires is None else to_micros(body.expires),
-        retries=policy.retries or 0,
-        retry_delay=delay if isinstance(delay, tuple) else (delay,),
+        retries=policy.limit,
+        retry_delay=policy.delays,
         retry_jitter=policy.retry_jitter_factor or 0.0,
         timeout=body.timeout,
         tags=body.tags,

@@ -9,6 +9,7 @@ from ..storage.operations.sessions import BeatBroker, StartBroker
 from ..storage.records import Backlog
 from ..storage.store import Store
 from .dispatching import Dispatching
+from .flows import Flows
 from .hub import Hub
 from .registry import Registry
 from .reports import Reports
@@ -16,6 +17,7 @@ from .sessions import Sessions
 from .submit import Submissions
 from .supervision import Supervision
 from .watching import Watching
+from .workers import Workers
 
 
 class Core:
@@ -39,6 +41,8 @@ class Core:
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
         self.watching = Watching(store, self.hub)
         self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
+        self.flows = Flows(store)
+        self.workers = Workers(clock, self.registry, dispatcher)
         store.on_recovery(self.sessions.renew_graces)
 
     async def start(self) -> Backlog:

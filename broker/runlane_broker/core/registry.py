@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..clock import Micros
 from .ports import SessionPort
 
 
@@ -27,6 +28,8 @@ class Session:
     client_id: str
     port: SessionPort | None = None
     held: dict[str, Held] = field(default_factory=dict[str, Held])
+    task_keys: tuple[str, ...] = ()
+    since: Micros = 0
     last_seen: float = 0.0
     grace_until: float | None = None
 

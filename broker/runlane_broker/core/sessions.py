@@ -130,6 +130,8 @@ class Sessions:
     ) -> None:
         session.port = port
         session.last_seen = self._clock.monotonic()
+        session.since = self._clock.now()
+        session.task_keys = tuple(sorted(set(frame.keys)))
         self._registry.add(session)
         held = [(run_id, run.task_key) for run_id, run in session.held.items()]
         self._dispatcher.subscribe(session.id, session.epoch, frame.keys, frame.limit, held)

@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, UnsetType, field
 
-from runlane.protocol.messages import Headers, Id, Message, Name, Priority, Seconds, TaskKey, Time
+from runlane.protocol.messages import Headers, Id, Name, Priority, TaskKey, Time
 
-from .base import Json, JsonObject, Parameters, Request, Response
+from ..errors import Invalid
+from .base import Json, JsonObject, Request, Response
+from .runs import Page, Policy, PolicyCreate, Run
+from .states import Labels, StateCreate, Tags
 
-#: Seconds, or a list of them.
-Delay: TypeAlias = Seconds | Annotated[tuple[Seconds, ...], Meta(max_length=1000)]
-
-
-class StateDetailsCreate(Request):
-    """Of a proposed state's details, what the broker acts on."""
-
-    scheduled_time: Time | None = None
+MAX_CACHE_KEY: Final = 2000
+#: Runs of one bulk request.
+MAX_BULK: Final = 1000
 
 
-class StateCreate(Request):
-    """The state that a run is created in."""
+class TaskRunInput(Request, tag_field="input_type", tag="task_run"):
+    """Another task run's result."""
 
-    type: Literal["SCHEDULED", "PENDING"]
-    name: Name | None = None
-    message: Message | None = None
-    state_details: StateDetailsCreate | None = None
+    id: Id
 
 
-class EmpiricalPolicyCreate(Request):
-    """How a run is retried."""
+class FlowRunInput(Request, tag_field="input_type", tag="flow_run"):
+    """A flow run's result."""
 
-    retries: Annotated[int, Meta(ge=0, le=1000)] | None = None
-    retry_delay: Delay | None = None
-    retry_jitter_factor: Annotated[float, Meta(ge=0, le=10)] | None = None
+    id: Id
+
+
+class ParameterInput(Request, tag_field="input_type", tag="parameter"):
+    """A parameter of the flow."""
+
+    name: Name
+
+
+class ConstantInput(Request, tag_field="input_type", tag="constant"):
+    """A constant, by its type."""
+
+    type: Name
+
+
+TaskInputs: TypeAlias = Annotated[
+    dict[
+        Annotated[str, Meta(max_length=200)],
+        Annotated[list[TaskRunInput | FlowRunInput | ParameterInput | ConstantInput], Meta(max_length=10_000)],
+    ],
+    Meta(max_length=1000),
+]
 
 
 class TaskRunCreate(Request):
@@ -43,10 +57,16 @@ class TaskRunCreate(Request):
 
     task_key: TaskKey
     dynamic_key: Name | None = None
-    name: Name | None = None
+    name: Annotated[str, Meta(max_length=200)] | None = None
     state: StateCreate | None = None
-    tags: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
-    empirical_policy: EmpiricalPolicyCreate | None = None
+    flow_run_id: Id | None = None
+    cache_key: Annotated[str, Meta(extra_json_schema={"maxLength": MAX_CACHE_KEY})] | None = None
+    cache_expiration: Time | None = None
+    task_version: Name | None = None
+    tags: Tags = ()
+    labels: Labels = field(default_factory=dict[str, Any])
+    task_inputs: TaskInputs = field(default_factory=dict[str, Any])
+    empirical_policy: PolicyCreate | None = None
     id: Id | None = None
     parameters: JsonObject = field(default_factory=lambda: Raw(b"{}"))
     idempotency_key: Name | None = None
@@ -55,71 +75,54 @@ class TaskRunCreate(Request):
     timeout: Annotated[float, Meta(gt=0, le=315_360_000)] | None = None
     headers: Headers = field(default_factory=dict[str, str])
 
+    def check(self) -> None:
+        """Raise `Invalid` for what the types do not say."""
+        if self.cache_key is not None and len(self.cache_key) > MAX_CACHE_KEY:
+            raise Invalid(f"Cache key exceeded maximum allowed length of {MAX_CACHE_KEY} characters.", "cache_key")
+        if self.empirical_policy is not None:
+            self.empirical_policy.check()
 
-class StateDetails(Response):
-    """What a state knows beside its type and name."""
 
-    task_run_id: str
-    flow_run_id: str | None = None
-    scheduled_time: datetime | None = None
+class TaskRunsCreate(Request):
+    """Runs to be created together: all, or where the request is wrong, none."""
+
+    task_runs: Annotated[list[TaskRunCreate], Meta(min_length=1, max_length=MAX_BULK)]
+
+    def check(self) -> None:
+        """Raise `Invalid`, naming the run."""
+        for i, run in enumerate(self.task_runs):
+            try:
+                run.check()
+            except Invalid as exc:
+                raise Invalid(exc.message, f"task_runs[{i}].{exc.field}", exc.kind) from exc
 
 
-class State(Response):
-    """A state of a run."""
+class CreatedRun(Response):
+    """What became of one run of many: its id, or the code of its refusal."""
 
     id: str
-    type: str
-    name: str
-    timestamp: datetime
-    message: str | None
-    state_details: StateDetails
-    data: None = None
+    created: bool
+    error: str | UnsetType = UNSET
 
 
-class StatesOf(Parameters):
-    """Whose states."""
+class TaskRunUpdate(Request):
+    """What can be changed of a run."""
 
-    task_run_id: Id
-
-
-class EmpiricalPolicy(Response):
-    """How a run is retried."""
-
-    retries: int
-    retry_delay: float | tuple[float, ...] | None
-    retry_jitter_factor: float
+    name: Name | None = None
 
 
-class TaskRun(Response):
+class TaskRun(Run):
     """A run as it is shown. What Prefect's runs do not have stands last, and is absent where it says nothing."""
 
-    id: str
-    created: datetime
-    updated: datetime
-    name: str
+    flow_run_id: str | None
     task_key: str
     dynamic_key: str
-    tags: tuple[str, ...]
-    empirical_policy: EmpiricalPolicy
-    state_id: str
-    state_type: str
-    state_name: str
-    state: State
-    run_count: int
-    expected_start_time: datetime | None
-    next_scheduled_start_time: datetime | None
-    start_time: datetime | None
-    end_time: datetime | None
-    total_run_time: float
-    estimated_run_time: float
-    estimated_start_time_delta: float
-    flow_run_id: None = None
-    cache_key: None = None
-    cache_expiration: None = None
-    task_version: None = None
-    flow_run_run_count: int = 0
-    labels: dict[str, str] = field(default_factory=dict[str, str])
-    task_inputs: dict[str, str] = field(default_factory=dict[str, str])
+    cache_key: str | None
+    cache_expiration: datetime | None
+    task_version: str | None
+    empirical_policy: Policy
+    task_inputs: dict[str, Any]
+    flow_run_run_count: int
     parameters: JsonObject | UnsetType = UNSET
     result: Json | UnsetType = UNSET
     error: Json | UnsetType = UNSET
@@ -131,3 +134,9 @@ class TaskRun(Response):
     expires: datetime | UnsetType = UNSET
     timeout: float | UnsetType = UNSET
     headers: dict[str, str] | UnsetType = UNSET
+
+
+class TaskRunPage(Page):
+    """A page of runs."""
+
+    results: list[TaskRun]

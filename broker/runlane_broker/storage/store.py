@@ -19,6 +19,7 @@ from runlane.protocol.states import FINAL, StateType
 from ..clock import Clock
 from ..errors import StartupError, StoreUnavailable
 from . import queries as q
+from .flows import FlowReader
 from .operations.base import Operation
 from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
 from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
@@ -41,6 +42,8 @@ class Store:
         self._refiller = refiller
         self._refills = ThreadPoolExecutor(1, "runlane-refills")
         self._engine = engine
+        #: Flows and deployments, one at a time.
+        self.flows = FlowReader(self._reading)
 
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:

@@ -1,0 +1,188 @@
+"""`/api/deployments`: flows with where and how their runs are to be executed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from ..clock import to_datetime
+from ..core.core import Core
+from ..errors import NotFound
+from ..schemas.deployments import Deployment, DeploymentCreate, DeploymentUpdate
+from ..storage.flow_records import DeploymentRecord, DeploymentValues
+from .routes import Answer, Route
+
+_TAG = "deployments"
+
+
+class Deployments:
+    """The use cases, on one core."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def create(self, body: DeploymentCreate) -> Answer:
+        """Create a deployment, or change the one of this flow and name."""
+        made = await self._core.flows.put_deployment(body.flow_id, body.name, _values(body), body.work_pool_name)
+        return Answer(201 if made.created else 200, await self.read(made.id))
+
+    async def read(self, id: str) -> Deployment:
+        """Return a deployment."""
+        return _shown(await self._core.store.flows.deployment(id))
+
+    async def read_by_name(self, flow_name: str, deployment_name: str) -> Deployment:
+        """Return a deployment by its flow's name and its own."""
+        return _shown(await self._core.store.flows.deployment_by_name(flow_name, deployment_name))
+
+    async def update(self, id: str, body: DeploymentUpdate) -> None:
+        """Change a deployment."""
+        await self._core.flows.update_deployment(id, _changes(body))
+
+    async def delete(self, id: str) -> None:
+        """Delete a deployment."""
+        await self._core.flows.delete_deployment(id)
+
+    async def pause(self, id: str) -> None:
+        """Mark a deployment as paused."""
+        await self._core.flows.update_deployment(id, {"paused": True})
+
+    async def resume(self, id: str) -> None:
+        """Mark a deployment as not paused."""
+        await self._core.flows.update_deployment(id, {"paused": False})
+
+
+def _values(body: DeploymentCreate) -> DeploymentValues:
+    return DeploymentValues(
+        version=body.version,
+        description=body.description,
+        entrypoint=body.entrypoint,
+        path=body.path,
+        tags=body.tags,
+        labels=body.labels or {},
+        parameters=bytes(body.parameters),
+        parameter_openapi_schema=_object(body.parameter_openapi_schema),
+        job_variables=_object(body.job_variables),
+        enforce_parameter_schema=body.enforce_parameter_schema,
+        paused=body.paused,
+        concurrency_limit=body.concurrency_limit,
+        work_queue_name=body.work_queue_name,
+        work_queue_id=None,
+    )
+
+
+def _object(raw: msgspec.Raw | None) -> bytes:
+    return b"{}" if raw is None else bytes(raw)
+
+
+def _changes(body: DeploymentUpdate) -> dict[str, Any]:
+    """Return what was given, by column."""
+    given = {name: getattr(body, name) for name in body.__struct_fields__}
+    return {
+        name: bytes(value) if isinstance(value, msgspec.Raw) else value
+        for name, value in given.items()
+        if value is not UNSET
+    }
+
+
+def _shown(record: DeploymentRecord | None) -> Deployment:
+    if record is None:
+        raise NotFound("Deployment not found")
+    return render_deployment(record)
+
+
+def render_deployment(record: DeploymentRecord) -> Deployment:
+    """Return a deployment as it is shown."""
+    values = record.values
+    return Deployment(
+        id=record.id,
+        created=to_datetime(record.created),
+        updated=to_datetime(record.updated),
+        name=record.name,
+        flow_id=record.flow_id,
+        version=values.version,
+        description=values.description,
+        entrypoint=values.entrypoint,
+        path=values.path,
+        tags=values.tags,
+        labels=values.labels,
+        parameters=msgspec.Raw(values.parameters),
+        parameter_openapi_schema=msgspec.Raw(values.parameter_openapi_schema),
+        job_variables=msgspec.Raw(values.job_variables),
+        enforce_parameter_schema=values.enforce_parameter_schema,
+        paused=values.paused,
+        status="READY" if record.queue_status == "READY" else "NOT_READY",
+        concurrency_limit=values.concurrency_limit,
+        work_pool_name=record.work_pool_name,
+        work_queue_name=values.work_queue_name,
+        work_queue_id=values.work_queue_id,
+        last_polled=None if record.last_polled is None else to_datetime(record.last_polled),
+    )
+
+
+def routes(core: Core) -> list[Route]:
+    """Return the routes."""
+    deployments = Deployments(core)
+    gone = {404: "There is no such deployment"}
+    return [
+        Route(
+            method="POST",
+            path="/api/deployments/",
+            handler=deployments.create,
+            summary="Create a deployment, or change the one of this flow and name",
+            tag=_TAG,
+            answers={201: Deployment, 200: Deployment},
+            refusals={409: "There is no such flow", 404: "There is no such work pool"},
+            body=DeploymentCreate,
+        ),
+        Route(
+            method="GET",
+            path="/api/deployments/{id:uuid}",
+            handler=deployments.read,
+            summary="Read a deployment",
+            tag=_TAG,
+            answers={200: Deployment},
+            refusals=gone,
+        ),
+        Route(
+            method="GET",
+            path="/api/deployments/name/{flow_name}/{deployment_name}",
+            handler=deployments.read_by_name,
+            summary="Read a deployment by its flow's name and its own",
+            tag=_TAG,
+            answers={200: Deployment},
+            refusals=gone,
+        ),
+        Route(
+            method="PATCH",
+            path="/api/deployments/{id:uuid}",
+            handler=deployments.update,
+            summary="Change a deployment",
+            tag=_TAG,
+            answers={204: None},
+            refusals=gone,
+            body=DeploymentUpdate,
+        ),
+        Route(
+            method="DELETE",
+            path="/api/deployments/{id:uuid}",
+            handler=deployments.delete,
+            summary="Delete a deployment; its runs stay",
+            tag=_TAG,
+            answers={204: None},
+            refusals=gone,
+        ),
+        *(
+            Route(
+                method="POST",
+                path=f"/api/deployments/{{id:uuid}}/{name}_deployment",
+                handler=handler,
+                summary=f"{name.capitalize()} a deployment",
+                tag=_TAG,
+                answers={200: type(None)},
+                refusals=gone,
+            )
+            for name, handler in (("pause", deployments.pause), ("resume", deployments.resume))
+        ),
+    ]

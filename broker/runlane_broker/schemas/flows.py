@@ -1,0 +1,46 @@
+"""Flows over HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta, field
+
+from .base import Request, Response
+from .runs import Page
+from .states import Labels, Tags
+
+#: Prefect's rule for names that stand in paths.
+PathName: TypeAlias = Annotated[str, Meta(pattern=r"^[^/%&><]{1,200}\Z")]
+
+
+class FlowCreate(Request):
+    """A flow; the same name is the same flow."""
+
+    name: PathName
+    tags: Tags = ()
+    labels: Labels | None = field(default_factory=dict[str, Any])
+
+
+class FlowUpdate(Request):
+    """What can be changed of a flow. What is absent, or null, stays."""
+
+    tags: Tags | None = None
+
+
+class Flow(Response):
+    """A flow as it is shown."""
+
+    id: str
+    created: datetime
+    updated: datetime
+    name: str
+    tags: tuple[str, ...]
+    labels: dict[str, Any]
+
+
+class FlowPage(Page):
+    """A page of flows."""
+
+    results: list[Flow]

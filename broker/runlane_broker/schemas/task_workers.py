@@ -1,0 +1,35 @@
+"""Workers that are connected now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from runlane.protocol.messages import TaskKey
+
+from .base import Parameters, Request, Response
+
+
+class TaskWorkerFilter(Request):
+    """Workers that serve any of these keys; all of them, if there are none."""
+
+    task_keys: Annotated[list[TaskKey], Meta(max_length=1000)]
+
+
+class TaskWorkersFilter(Parameters):
+    """Which workers."""
+
+    task_worker_filter: TaskWorkerFilter | None = None
+
+
+class TaskWorker(Response):
+    """A worker: `timestamp` is when it was last heard of, `since` when it has subscribed."""
+
+    identifier: str
+    task_keys: list[str]
+    timestamp: datetime
+    since: datetime
+    in_flight: int
+    free_slots: int
