@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from runlane.protocol.ids import ID_PATTERN
+
 from ..access import PUBLIC
 from ..schemas.base import Error, InvalidRequest
 from .routes import HEALTH, Route
@@ -57,6 +59,8 @@ def openapi_document(described: Sequence[Route], version: str) -> dict[str, Any]
     types = list(_types(described))
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     schema_of = {_key(type_): schema for type_, schema in zip(types, schemas, strict=True)}
+    _to_ecma(schemas)
+    _to_ecma(components)
     paths: dict[str, dict[str, Any]] = {}
     for route in described:
         paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, schema_of, components)
@@ -84,6 +88,23 @@ def _types(described: Sequence[Route]) -> Iterator[Any]:
 def _key(type_: Any) -> str:
     """Types such as unions cannot always be hashed; their text tells them apart."""
     return repr(type_)
+
+
+def _to_ecma(schema: Any) -> None:
+    """Rewrite patterns, in place, as JSON Schema knows them; that of an id is a format there."""
+    if isinstance(schema, list):
+        for item in schema:  # pyright: ignore[reportUnknownVariableType]
+            _to_ecma(item)
+    if not isinstance(schema, dict):
+        return
+    said: dict[str, Any] = schema
+    if said.get("pattern") == ID_PATTERN:
+        del said["pattern"]
+        said["format"] = "uuid"
+    elif isinstance(said.get("pattern"), str):
+        said["pattern"] = said["pattern"].removesuffix(r"\Z") + "$"
+    for item in said.values():
+        _to_ecma(item)
 
 
 def _operation(route: Route, schema_of: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:

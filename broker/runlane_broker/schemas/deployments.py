@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, UnsetType, field
@@ -95,8 +94,8 @@ class Deployment(Response):
     """A deployment as it is shown. What is not kept here is there, and empty."""
 
     id: str
-    created: datetime
-    updated: datetime
+    created: Time
+    updated: Time
     name: str
     flow_id: str
     version: str | None
@@ -115,7 +114,7 @@ class Deployment(Response):
     work_pool_name: str | None
     work_queue_name: str | None
     work_queue_id: str | None
-    last_polled: datetime | None
+    last_polled: Time | None
     schedules: list[Any] = field(default_factory=list[Any])
     pull_steps: None = None
     concurrency_options: None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, field
+
+from runlane.protocol.messages import Time
 
 from .base import Request, Response
 from .runs import Page
@@ -33,8 +34,8 @@ class Flow(Response):
     """A flow as it is shown."""
 
     id: str
-    created: datetime
-    updated: datetime
+    created: Time
+    updated: Time
     name: str
     tags: tuple[str, ...]
     labels: dict[str, Any]

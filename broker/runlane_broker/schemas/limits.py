@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
 
-from runlane.protocol.messages import Id, Name
+from runlane.protocol.messages import Id, Name, Time
 
 from .base import Parameters, Request, Response
 
@@ -29,8 +28,8 @@ class ConcurrencyLimit(Response):
     """A limit as it is shown, with the runs that have its slots."""
 
     id: str
-    created: datetime
-    updated: datetime
+    created: Time
+    updated: Time
     tag: str
     concurrency_limit: int
     active_slots: list[str]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta
 
-from runlane.protocol.messages import Seconds
+from runlane.protocol.messages import Seconds, Time
 
 from ..errors import Invalid
 from .base import Request, Response
@@ -78,8 +77,8 @@ class Run(Response):
     """What runs of both kinds have. Durations are seconds; the estimates are as of the answer."""
 
     id: str
-    created: datetime
-    updated: datetime
+    created: Time
+    updated: Time
     name: str
     tags: tuple[str, ...]
     labels: dict[str, Any]
@@ -88,10 +87,10 @@ class Run(Response):
     state_name: str
     state: State
     run_count: int
-    expected_start_time: datetime | None
-    next_scheduled_start_time: datetime | None
-    start_time: datetime | None
-    end_time: datetime | None
+    expected_start_time: Time | None
+    next_scheduled_start_time: Time | None
+    start_time: Time | None
+    end_time: Time | None
     total_run_time: float
     estimated_run_time: float
     estimated_start_time_delta: float

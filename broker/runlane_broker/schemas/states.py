@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
@@ -72,12 +71,12 @@ class StateDetails(Response):
     flow_run_id: str | None
     task_run_id: str | None
     child_flow_run_id: str | None
-    scheduled_time: datetime | None
+    scheduled_time: Time | None
     cache_key: str | None
-    cache_expiration: datetime | None
+    cache_expiration: Time | None
     deferred: bool
     untrackable_result: bool
-    pause_timeout: datetime | None
+    pause_timeout: Time | None
     pause_reschedule: bool
     pause_key: str | None
     run_input_keyset: dict[str, str] | None
@@ -95,7 +94,7 @@ class State(Response):
     id: str
     type: StateTypeName
     name: str
-    timestamp: datetime
+    timestamp: Time
     message: str | None
     data: Json | None
     state_details: StateDetails

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, UnsetType, field
@@ -118,7 +117,7 @@ class TaskRun(Run):
     task_key: str
     dynamic_key: str
     cache_key: str | None
-    cache_expiration: datetime | None
+    cache_expiration: Time | None
     task_version: str | None
     empirical_policy: Policy
     task_inputs: dict[str, Any]
@@ -131,7 +130,7 @@ class TaskRun(Run):
     failures: int | UnsetType = UNSET
     losses: int | UnsetType = UNSET
     idempotency_key: str | UnsetType = UNSET
-    expires: datetime | UnsetType = UNSET
+    expires: Time | UnsetType = UNSET
     timeout: float | UnsetType = UNSET
     headers: dict[str, str] | UnsetType = UNSET
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
 
-from runlane.protocol.messages import TaskKey
+from runlane.protocol.messages import TaskKey, Time
 
 from .base import Parameters, Request, Response
 
@@ -29,7 +28,7 @@ class TaskWorker(Response):
 
     identifier: str
     task_keys: list[str]
-    timestamp: datetime
-    since: datetime
+    timestamp: Time
+    since: Time
     in_flight: int
     free_slots: int
