@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ def _bad_request(_request: Request, error: Exception) -> Response:
         detail=detail,
         exception_message="Invalid request received.",
         exception_detail=detail,
-        request_body=_echo(error.data, error.error.kind),
+        request_body=_echo(error.data),
     )
     return json(body, 422)
 
@@ -47,9 +48,11 @@ def _steps(field: str | None) -> list[str | int]:
     return [int(step[1]) if step[1] else step[2][:_MAX_ECHO] for step in _STEP.finditer(field or "")]
 
 
-def _echo(data: bytes, kind: str) -> Any:
-    if kind != "json_invalid" and 0 < len(data) <= _MAX_ECHO:
-        return msgspec.Raw(data)
+def _echo(data: bytes) -> Any:
+    """Return what was sent, if it is short; else, and if it is no JSON, as text."""
+    if len(data) <= _MAX_ECHO:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(data)
     return data[:_MAX_ECHO].decode("utf-8", "replace")
 
 

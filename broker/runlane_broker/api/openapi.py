@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -97,7 +97,7 @@ def _to_ecma(schema: Any) -> None:
             _to_ecma(item)
     if not isinstance(schema, dict):
         return
-    said: dict[str, Any] = schema
+    said = cast("dict[str, Any]", schema)
     if said.get("pattern") == ID_PATTERN:
         del said["pattern"]
         said["format"] = "uuid"
