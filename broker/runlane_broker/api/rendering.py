@@ -12,10 +12,13 @@ from runlane.protocol.states import StateType
 
 from ..clock import MICROS_PER_SECOND, to_datetime
 from ..orchestration.bookkeeping import estimated_run_time, estimated_start_time_delta
-from ..schemas.runs import Policy
+from ..orchestration.details import TIMES, load
+from ..schemas.flow_runs import FlowRun
+from ..schemas.runs import FlowRunPolicy, Policy
 from ..schemas.states import State, StateDetails
 from ..schemas.task_runs import TaskRun
-from ..storage.records import RunRecord, StateRecord
+from ..storage.records import AnyRunRecord, FlowRunRecord, RunRecord, StateRecord
+from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
@@ -27,35 +30,18 @@ def json(body: Any, status: int = 200, headers: dict[str, str] | None = None) ->
 
 
 def render_task_run(run: RunRecord, now: int) -> TaskRun:
-    """Return a run as it is shown; the estimates are as of `now` (microseconds UTC)."""
+    """Return a task run as it is shown; the estimates are as of `now` (microseconds UTC)."""
     return TaskRun(
-        id=run.id,
-        created=to_datetime(run.created),
-        updated=to_datetime(run.updated),
-        name=run.name,
+        **_common(run, now, TASK_RUN),
+        flow_run_id=run.flow_run_id,
         task_key=run.task_key,
         dynamic_key=run.dynamic_key,
-        tags=run.tags,
-        empirical_policy=_policy(run),
-        state_id=run.state.id,
-        state_type=run.state.type.value,
-        state_name=run.state.name,
-        state=render_state(run.state),
-        run_count=run.run_count,
-        expected_start_time=_time(run.expected_start_time),
-        next_scheduled_start_time=_time(run.due if run.state.type is StateType.SCHEDULED else None),
-        start_time=_time(run.start_time),
-        end_time=_time(run.end_time),
-        total_run_time=run.total_run_time / MICROS_PER_SECOND,
-        estimated_run_time=_run_time(run, now) / MICROS_PER_SECOND,
-        estimated_start_time_delta=_start_time_delta(run, now) / MICROS_PER_SECOND,
-        labels={},
-        flow_run_id=None,
-        cache_key=None,
-        cache_expiration=None,
-        task_version=None,
-        task_inputs={},
-        flow_run_run_count=0,
+        cache_key=run.cache_key,
+        cache_expiration=_time(run.cache_expiration),
+        task_version=run.task_version,
+        empirical_policy=Policy(**_policy(run)),
+        task_inputs={} if run.task_inputs is None else msgspec.json.decode(run.task_inputs),
+        flow_run_run_count=run.flow_run_run_count,
         parameters=UNSET if run.parameters == b"{}" else msgspec.Raw(run.parameters),
         result=_payload(run.result),
         error=_payload(run.error),
@@ -70,51 +56,86 @@ def render_task_run(run: RunRecord, now: int) -> TaskRun:
     )
 
 
-def render_state(state: StateRecord) -> State:
-    """Return a state as it is shown."""
+def render_flow_run(run: FlowRunRecord, now: int) -> FlowRun:
+    """Return a flow run as it is shown; the estimates are as of `now` (microseconds UTC)."""
+    return FlowRun(
+        **_common(run, now, FLOW_RUN),
+        flow_id=run.flow_id,
+        deployment_id=run.deployment_id,
+        work_pool_id=run.work_pool_id,
+        work_pool_name=run.work_pool_name,
+        work_queue_id=run.work_queue_id,
+        work_queue_name=run.work_queue_name,
+        flow_version=run.flow_version,
+        parameters=msgspec.Raw(run.parameters),
+        context=msgspec.Raw(run.context),
+        job_variables=msgspec.Raw(run.job_variables),
+        idempotency_key=run.idempotency_key,
+        empirical_policy=FlowRunPolicy(**_policy(run), pause_keys=[], resuming=False, retry_type=None),
+        parent_task_run_id=run.parent_task_run_id,
+        infrastructure_pid=run.infrastructure_pid,
+        attempt=run.attempt or UNSET,
+        failures=run.failures or UNSET,
+        losses=run.losses or UNSET,
+    )
+
+
+def render_state(state: StateRecord, kind: RunKind) -> State:
+    """Return a state as it is shown; `kind` is that of its run."""
     return State(
         id=state.id,
         type=state.type.value,
         name=state.name,
         timestamp=to_datetime(state.timestamp),
         message=state.message,
-        data=None,
-        state_details=_details(state),
+        data=None if state.data is None else msgspec.Raw(state.data),
+        state_details=_details(state, kind),
     )
 
 
-def _policy(run: RunRecord) -> Policy:
+def _details(state: StateRecord, kind: RunKind) -> StateDetails:
+    """Return what is stored of the details, with what the state's own row says."""
+    stored = {} if state.details is None else msgspec.json.decode(state.details, type=dict[str, Any])
+    details = load({**stored, f"{kind.name}_id": state.run_id})
+    shown = {name: getattr(details, name) for name in StateDetails.__struct_fields__}
+    if shown["scheduled_time"] is None:
+        shown["scheduled_time"] = state.due
+    return StateDetails(**{name: _time(value) if name in TIMES else value for name, value in shown.items()})
+
+
+def _common(run: AnyRunRecord, now: int, kind: RunKind) -> dict[str, Any]:
+    """Return what runs of both kinds have, by field."""
+    return {
+        "id": run.id,
+        "created": to_datetime(run.created),
+        "updated": to_datetime(run.updated),
+        "name": run.name,
+        "tags": run.tags,
+        "labels": run.labels,
+        "state_id": run.state.id,
+        "state_type": run.state.type.value,
+        "state_name": run.state.name,
+        "state": render_state(run.state, kind),
+        "run_count": run.run_count,
+        "expected_start_time": _time(run.expected_start_time),
+        "next_scheduled_start_time": _time(run.due if run.state.type is StateType.SCHEDULED else None),
+        "start_time": _time(run.start_time),
+        "end_time": _time(run.end_time),
+        "total_run_time": run.total_run_time / MICROS_PER_SECOND,
+        "estimated_run_time": _run_time(run, now) / MICROS_PER_SECOND,
+        "estimated_start_time_delta": _start_time_delta(run, now) / MICROS_PER_SECOND,
+    }
+
+
+def _policy(run: AnyRunRecord) -> dict[str, Any]:
     first = run.retry_delay[0] if run.retry_delay else 0.0
-    return Policy(
-        retries=run.retries,
-        retry_delay=first if len(run.retry_delay) <= 1 else run.retry_delay,
-        retry_jitter_factor=run.retry_jitter or None,
-        max_retries=run.retries,
-        retry_delay_seconds=first,
-    )
-
-
-def _details(state: StateRecord) -> StateDetails:
-    return StateDetails(
-        flow_run_id=None,
-        task_run_id=state.task_run_id,
-        child_flow_run_id=None,
-        scheduled_time=_time(state.due),
-        cache_key=None,
-        cache_expiration=None,
-        deferred=False,
-        untrackable_result=False,
-        pause_timeout=None,
-        pause_reschedule=False,
-        pause_key=None,
-        run_input_keyset=None,
-        refresh_cache=None,
-        retriable=None,
-        transition_id=None,
-        task_parameters_id=None,
-        traceparent=None,
-        deployment_concurrency_lease_id=None,
-    )
+    return {
+        "retries": run.retries,
+        "retry_delay": first if len(run.retry_delay) <= 1 else run.retry_delay,
+        "retry_jitter_factor": run.retry_jitter or None,
+        "max_retries": run.retries,
+        "retry_delay_seconds": first,
+    }
 
 
 def _payload(data: bytes | None) -> msgspec.Raw | UnsetType:
@@ -130,9 +151,9 @@ def _time(micros: int | None) -> Any:
     return None if micros is None else to_datetime(micros)
 
 
-def _run_time(run: RunRecord, now: int) -> int:
+def _run_time(run: AnyRunRecord, now: int) -> int:
     return estimated_run_time(run.total_run_time, run.state.type, run.state.timestamp, now)
 
 
-def _start_time_delta(run: RunRecord, now: int) -> int:
+def _start_time_delta(run: AnyRunRecord, now: int) -> int:
     return estimated_start_time_delta(run.expected_start_time, run.start_time, run.state.type, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.core import Core
 from ..schemas.states import State, StateOfTaskRun
+from ..storage.tables import TASK_RUN
 from .rendering import render_state
 from .routes import Route
 
@@ -16,7 +17,7 @@ class TaskRunStates:
 
     async def of_run(self, query: StateOfTaskRun) -> list[State]:
         """Return a run's states; none of an unknown run."""
-        return [render_state(state) for state in await self._core.store.history(query.task_run_id)]
+        return [render_state(state, TASK_RUN) for state in await self._core.store.history(query.task_run_id)]
 
 
 def routes(core: Core) -> list[Route]:

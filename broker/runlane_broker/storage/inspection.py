@@ -19,10 +19,12 @@ from runlane.protocol.states import StateType
 from ..clock import Clock
 from . import queries as q
 from .operations.base import Operation
+from .queries.showing import read_runs
 from .records import FinalRun, Freed, Refill, Reported, RunRecord
+from .rows import task_run_record
 from .sqlite import SqliteExecutor, connect
-from .store import Store, run_record
-from .tables import task_run
+from .store import Store
+from .tables import TASK_RUN, task_run
 from .writer import Callback
 
 
@@ -85,9 +87,9 @@ class InspectedStore(Store):
 
     async def all_runs(self) -> list[RunRecord]:
         """Return every run, oldest first."""
-        query = q.read_runs().order_by(task_run.c.id)
+        query = read_runs(TASK_RUN).order_by(task_run.c.id)
         async with self._reading() as connection:
-            return [run_record(row) for row in await connection.execute(query)]
+            return [task_run_record(row) for row in await connection.execute(query)]
 
     async def refill(self, task_key: str, now: int, limit: int) -> Refill:
         """Return a key's first dispatchable runs in order, at once."""

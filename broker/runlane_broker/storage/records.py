@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from runlane.protocol.states import StateType
 
@@ -95,16 +95,18 @@ class LeasedRun:
 
 @dataclass(frozen=True, slots=True)
 class StateRecord:
-    """A state as it stands in the history."""
+    """A state as it stands in the history. `details` and `data` are JSON, of states that were set over HTTP."""
 
     id: str
-    task_run_id: str
+    run_id: str
     type: StateType
     name: str
     message: str | None
     timestamp: int
     due: int | None
     attempt: int
+    details: str | None = None
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +195,13 @@ class Refill:
     next_due: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A run as it is shown. Times in microseconds UTC, `total_run_time` in microseconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyRunRecord:
+    """What runs of both kinds have. Times in microseconds UTC, `total_run_time` in microseconds."""
 
     id: str
-    task_key: str
     name: str
-    dynamic_key: str
-    priority: int
     due: int
-    expires: int | None
     attempt: int
     failures: int
     losses: int
@@ -211,9 +209,8 @@ class RunRecord:
     retries: int
     retry_delay: tuple[float, ...]
     retry_jitter: float
-    timeout: float | None
     tags: tuple[str, ...]
-    headers: dict[str, str]
+    labels: dict[str, Any]
     idempotency_key: str | None
     created: int
     updated: int
@@ -223,8 +220,43 @@ class RunRecord:
     total_run_time: int
     state: StateRecord
     parameters: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord(AnyRunRecord):
+    """A task run as it is shown. `task_inputs` is JSON."""
+
+    task_key: str
+    dynamic_key: str
+    priority: int
+    expires: int | None
+    timeout: float | None
+    headers: dict[str, str]
+    flow_run_id: str | None
+    flow_run_run_count: int
+    task_version: str | None
+    cache_key: str | None
+    cache_expiration: int | None
+    task_inputs: str | None
     result: bytes | None
     error: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRunRecord(AnyRunRecord):
+    """A flow run as it is shown, with the names of its pool and queue."""
+
+    flow_id: str
+    deployment_id: str | None
+    parent_task_run_id: str | None
+    work_queue_id: str | None
+    work_queue_name: str | None
+    work_pool_id: str | None
+    work_pool_name: str | None
+    flow_version: str | None
+    infrastructure_pid: str | None
+    context: bytes
+    job_variables: bytes
 
 
 @dataclass(frozen=True, slots=True)

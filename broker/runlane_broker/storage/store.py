@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -22,13 +21,13 @@ from . import queries as q
 from .flows import FlowReader
 from .operations.base import Operation
 from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
+from .rows import flow_run_record, task_run_record
+from .runs import RunReader
 from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
+from .tables import FLOW_RUN, TASK_RUN, RunKind
 from .writer import Callback, Executor, Writer
 
 T = TypeVar("T")
-_tags = msgspec.json.Decoder(tuple[str, ...]).decode
-_headers = msgspec.json.Decoder(dict[str, str]).decode
-_delays = msgspec.json.Decoder(tuple[float, ...]).decode
 
 #: SQLite's limit on host parameters is far above this; one round trip should stay short.
 _IDS_PER_READ = 500
@@ -44,6 +43,8 @@ class Store:
         self._engine = engine
         #: Flows and deployments, one at a time.
         self.flows = FlowReader(self._reading)
+        self.task_runs = RunReader(TASK_RUN, self._reading, task_run_record)
+        self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
 
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:
@@ -104,11 +105,13 @@ class Store:
         except sqlite3.Error as exc:
             raise StoreUnavailable(str(exc)) from exc
 
+    def runs(self, kind: RunKind) -> RunReader[Any]:
+        """Return who reads runs of one kind."""
+        return self.task_runs if kind is TASK_RUN else self.flow_runs
+
     async def run_by_id(self, run_id: str) -> RunRecord | None:
-        """Return a run with its state and payloads."""
-        async with self._reading() as connection:
-            row = (await connection.execute(q.read_run(run_id))).one_or_none()
-        return None if row is None else run_record(row)
+        """Return a task run with its state and payloads."""
+        return await self.task_runs.get(run_id)
 
     async def outcomes(self, ids: Sequence[str]) -> dict[str, FinalRun | None]:
         """Return the outcome of each of these runs that exists; None where it has not ended."""
@@ -123,13 +126,8 @@ class Store:
         return found
 
     async def history(self, run_id: str) -> list[StateRecord]:
-        """Return a run's states, oldest first."""
-        async with self._reading() as connection:
-            rows = (await connection.execute(q.read_history(run_id))).all()
-        return [
-            StateRecord(r.id, r.task_run_id, StateType(r.type), r.name, r.message, r.timestamp, r.due, r.attempt)
-            for r in rows
-        ]
+        """Return a task run's states, oldest first."""
+        return await self.task_runs.states(run_id)
 
     async def backlog(self) -> Backlog:
         """Return what a broker finds when it starts."""
@@ -163,47 +161,3 @@ class _Reading:
 
 def _read_only(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA query_only = ON").close()
-
-
-def run_record(r: Any) -> RunRecord:
-    """Return a row of `queries.read_runs` as a record."""
-    state = StateRecord(
-        id=r.state_id,
-        task_run_id=r.id,
-        type=StateType(r.state_type),
-        name=r.state_name,
-        message=r.state_message,
-        timestamp=r.state_timestamp,
-        due=r.state_due,
-        attempt=r.attempt,
-    )
-    return RunRecord(
-        id=r.id,
-        task_key=r.task_key,
-        name=r.name,
-        dynamic_key=r.dynamic_key,
-        priority=r.priority,
-        due=r.due,
-        expires=r.expires,
-        attempt=r.attempt,
-        failures=r.failures,
-        losses=r.losses,
-        run_count=r.run_count,
-        retries=r.retries,
-        retry_delay=_delays(r.retry_delay),
-        retry_jitter=r.retry_jitter,
-        timeout=r.timeout,
-        tags=_tags(r.tags),
-        headers=_headers(r.headers),
-        idempotency_key=r.idempotency_key,
-        created=r.created,
-        updated=r.updated,
-        expected_start_time=r.expected_start_time,
-        start_time=r.start_time,
-        end_time=r.end_time,
-        total_run_time=r.total_run_time,
-        state=state,
-        parameters=r.parameters,
-        result=r.result,
-        error=r.error,
-    )

@@ -6,7 +6,7 @@ those of `reading` are run by the async engine.
 
 from .base import Query
 from .dispatch import FIRST_DUE, NEVER, NEXT_DUE, first_due, next_due
-from .reading import count_leased, count_queued, read_history, read_outcomes, read_run, read_runs, read_sessions
+from .reading import count_leased, count_queued, read_outcomes, read_sessions
 from .runs import (
     end_lease,
     expire_run,
@@ -65,15 +65,12 @@ __all__ = [
     "next_due",
     "read_commit",
     "read_hash",
-    "read_history",
     "read_idempotent",
     "read_lease",
     "read_natural",
     "read_newest_state",
     "read_outcomes",
     "read_parameters",
-    "read_run",
-    "read_runs",
     "read_session",
     "read_session_leases",
     "read_sessions",

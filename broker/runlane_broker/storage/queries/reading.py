@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.sql.base import Executable
 
 from runlane.protocol.states import StateType
 
 from ..tables import task_run, task_run_payload, task_run_state, worker_session
 from .base import const
-
-
-def read_run(run_id: str) -> Executable:
-    """Return a run with its current state and payloads."""
-    return read_runs().where(task_run.c.id == run_id)
-
-
-def read_runs() -> Select[Any]:
-    """Return all runs with their current states and payloads."""
-    state = task_run_state.alias("state")
-    return (
-        select(
-            *task_run.c,
-            state.c.message.label("state_message"),
-            state.c.due.label("state_due"),
-            task_run_payload.c.parameters,
-            task_run_payload.c.result,
-            task_run_payload.c.error,
-        )
-        .join(state, state.c.id == task_run.c.state_id)
-        .join(task_run_payload, task_run_payload.c.task_run_id == task_run.c.id)
-    )
 
 
 def read_outcomes(ids: Sequence[str]) -> Executable:
@@ -53,12 +30,6 @@ def read_outcomes(ids: Sequence[str]) -> Executable:
         .join(task_run_payload, task_run_payload.c.task_run_id == task_run.c.id)
         .where(task_run.c.id.in_(ids))
     )
-
-
-def read_history(run_id: str) -> Executable:
-    """Return a run's states, oldest first."""
-    s = task_run_state.c
-    return select(task_run_state).where(s.task_run_id == run_id).order_by(s.timestamp)
 
 
 def read_sessions() -> Executable:

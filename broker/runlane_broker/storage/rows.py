@@ -1,0 +1,110 @@
+"""Rows of runs and states as records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from runlane.protocol.states import StateType
+
+from .records import FlowRunRecord, RunRecord, StateRecord
+
+_tags = msgspec.json.Decoder(tuple[str, ...]).decode
+_headers = msgspec.json.Decoder(dict[str, str]).decode
+_labels = msgspec.json.Decoder(dict[str, Any]).decode
+_delays = msgspec.json.Decoder(tuple[float, ...]).decode
+
+
+def task_run_record(row: Any) -> RunRecord:
+    """Return a row of `queries.showing.read_runs(TASK_RUN)` as a record."""
+    return RunRecord(
+        **_common(row),
+        task_key=row.task_key,
+        dynamic_key=row.dynamic_key,
+        priority=row.priority,
+        expires=row.expires,
+        timeout=row.timeout,
+        headers=_headers(row.headers),
+        flow_run_id=row.flow_run_id,
+        flow_run_run_count=row.flow_run_run_count or 0,
+        task_version=row.task_version,
+        cache_key=row.cache_key,
+        cache_expiration=row.cache_expiration,
+        task_inputs=row.task_inputs,
+        result=row.result,
+        error=row.error,
+    )
+
+
+def flow_run_record(row: Any) -> FlowRunRecord:
+    """Return a row of `queries.showing.read_runs(FLOW_RUN)` as a record."""
+    return FlowRunRecord(
+        **_common(row),
+        flow_id=row.flow_id,
+        deployment_id=row.deployment_id,
+        parent_task_run_id=row.parent_task_run_id,
+        work_queue_id=row.work_queue_id,
+        work_queue_name=row.work_queue_name,
+        work_pool_id=row.work_pool_id,
+        work_pool_name=row.work_pool_name,
+        flow_version=row.flow_version,
+        infrastructure_pid=row.infrastructure_pid,
+        context=row.context,
+        job_variables=row.job_variables,
+    )
+
+
+def state_record(row: Any) -> StateRecord:
+    """Return a row of `queries.showing.read_states` as a record."""
+    return StateRecord(
+        id=row.id,
+        run_id=row.run_id,
+        type=StateType(row.type),
+        name=row.name,
+        message=row.message,
+        timestamp=row.timestamp,
+        due=row.due,
+        attempt=row.attempt,
+        details=row.details,
+        data=row.data,
+    )
+
+
+def _common(row: Any) -> dict[str, Any]:
+    """Return what runs of both kinds have, by field."""
+    state = StateRecord(
+        id=row.state_id,
+        run_id=row.id,
+        type=StateType(row.state_type),
+        name=row.state_name,
+        message=row.state_message,
+        timestamp=row.state_timestamp,
+        due=row.state_due,
+        attempt=row.attempt,
+        details=row.state_details,
+        data=row.state_data,
+    )
+    return {
+        "id": row.id,
+        "name": row.name,
+        "due": row.due,
+        "attempt": row.attempt,
+        "failures": row.failures,
+        "losses": row.losses,
+        "run_count": row.run_count,
+        "retries": row.retries,
+        "retry_delay": _delays(row.retry_delay),
+        "retry_jitter": row.retry_jitter,
+        "tags": _tags(row.tags),
+        "labels": {} if row.labels is None else _labels(row.labels),
+        "idempotency_key": row.idempotency_key,
+        "created": row.created,
+        "updated": row.updated,
+        "expected_start_time": row.expected_start_time,
+        "start_time": row.start_time,
+        "end_time": row.end_time,
+        "total_run_time": row.total_run_time,
+        "state": state,
+        "parameters": row.parameters,
+    }
