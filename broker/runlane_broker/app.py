@@ -17,7 +17,7 @@ from runlane import __version__
 from runlane.protocol.ids import uuid7
 
 from .access import Access, AccessMiddleware
-from .api import deployments, flows, health, openapi, task_run_states, task_runs, task_workers
+from .api import concurrency_limits, deployments, flows, health, openapi, task_run_states, task_runs, task_workers
 from .api.errors import EXCEPTION_HANDLERS
 from .api.routes import Route, starlette_routes
 from .clock import Clock
@@ -72,6 +72,7 @@ def api_routes(core: Core) -> list[Route]:
         *task_run_states.routes(core),
         *flows.routes(core),
         *deployments.routes(core),
+        *concurrency_limits.routes(core),
         *task_workers.routes(core),
     ]
     return [*routes, *openapi.routes(routes, __version__)]

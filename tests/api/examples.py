@@ -53,6 +53,10 @@ def a_deployment(host: Host) -> Any:
     return post(host, "/api/deployments/", {"name": unique("deployment"), "flow_id": a_flow(host)["id"]})
 
 
+def a_limit(host: Host) -> Any:
+    return post(host, "/api/concurrency_limits/", {"tag": unique("a/tag"), "concurrency_limit": 1})
+
+
 def _deployment_by_name(host: Host) -> Example:
     flow = a_flow(host)
     made = post(host, "/api/deployments/", {"name": unique("deployment"), "flow_id": flow["id"]})
@@ -97,6 +101,19 @@ EXAMPLES: dict[str, Make] = {
     "GET /api/task_runs/{id}": _of(a_task_run),
     "GET /api/task_run_states/": lambda host: Example(query={"task_run_id": a_task_run(host)["id"]}),
     "POST /api/task_workers/filter": _plain(body={"task_worker_filter": {"task_keys": ["examples.key"]}}),
+    "POST /api/concurrency_limits/": lambda host: Example(
+        body={"tag": unique("tag"), "concurrency_limit": 2}, status=201, again=200
+    ),
+    "POST /api/concurrency_limits/filter": _plain(body={"limit": 3, "offset": 0}),
+    "GET /api/concurrency_limits/{id}": _of(a_limit),
+    "DELETE /api/concurrency_limits/{id}": _of(a_limit, status=204, again=404),
+    "GET /api/concurrency_limits/tag/{tag}": lambda host: Example({"tag": a_limit(host)["tag"]}),
+    "DELETE /api/concurrency_limits/tag/{tag}": lambda host: Example(
+        {"tag": a_limit(host)["tag"]}, status=204, again=404
+    ),
+    "POST /api/concurrency_limits/tag/{tag}/reset": lambda host: Example(
+        {"tag": a_limit(host)["tag"]}, body={"slot_override": [a_task_run(host)["id"]]}
+    ),
     "POST /api/flows/": lambda host: Example(
         body={"name": unique("flow"), "tags": ["a"], "labels": {"n": 1}}, status=201, again=200
     ),

@@ -16,6 +16,7 @@ from .reports import Reports
 from .sessions import Sessions
 from .submit import Submissions
 from .supervision import Supervision
+from .tag_limits import TagLimits
 from .watching import Watching
 from .workers import Workers
 
@@ -42,6 +43,7 @@ class Core:
         self.watching = Watching(store, self.hub)
         self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
         self.flows = Flows(store)
+        self.tag_limits = TagLimits(store)
         self.workers = Workers(clock, self.registry, dispatcher)
         store.on_recovery(self.sessions.renew_graces)
 

@@ -25,6 +25,7 @@ from .rows import flow_run_record, task_run_record
 from .runs import RunReader
 from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
 from .tables import FLOW_RUN, TASK_RUN, RunKind
+from .tag_limits import LimitReader
 from .writer import Callback, Executor, Writer
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Store:
         self._engine = engine
         #: Flows and deployments, one at a time.
         self.flows = FlowReader(self._reading)
+        self.tag_limits = LimitReader(self._reading)
         self.task_runs = RunReader(TASK_RUN, self._reading, task_run_record)
         self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
 
