@@ -24,10 +24,12 @@ T = TypeVar("T")
 #: How many values a list may have. All lists of all filters together stay below what SQLite takes as parameters.
 MAX_VALUES: Final = 500
 
+_NO_NUL: Final = r"^[^\x00]*$"
 #: A value that is looked for.
-Value: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Value: TypeAlias = Annotated[str, Meta(max_length=2000, pattern=_NO_NUL)]
 #: Part of a text. `%` stands for anything and `_` for one character, unless a backslash is before it.
-Pattern: TypeAlias = Annotated[str, Meta(max_length=200)]
+Pattern: TypeAlias = Annotated[str, Meta(max_length=200, pattern=_NO_NUL)]
+Number: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 Values: TypeAlias = Annotated[tuple[T, ...], Meta(max_length=MAX_VALUES)]
 
 
@@ -118,8 +120,8 @@ class BetweenOrNull(Between):
 class Bounds(Operators):
     """It is at least this and at most that, or there is one at all."""
 
-    ge_: int | None = None
-    le_: int | None = None
+    ge_: Number | None = None
+    le_: Number | None = None
     is_null_: bool | None = None
 
 
