@@ -291,6 +291,7 @@ def _combined(asked: Any, found: list[Condition]) -> Condition:
 def _exists(below: Source, inner: list[Condition], filters: f.Filters) -> Condition:
     """Return that there is a row below, or that it is one of these, if only ids are asked for."""
     assert below.mine is not None
+    assert below.theirs is not None
     ids = _only_ids(getattr(filters, below.group))
     if ids is not None and below.mine is below.table.c.id and not any(conditions(b, filters) for b in below.below):
         return _any_text(below.theirs, ids)

@@ -1,30 +1,35 @@
-"""Reading runs of one kind, and their states, one at a time."""
+"""Reading runs of one kind, and their states: one at a time, as lists, and over time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import Executable
 
+from ..clock import MICROS_PER_SECOND, Micros
+from ..schemas.filters import ALL, Filters
+from ..schemas.sorts import FlowRunSort, TaskRunSort
+from .filters import FLOW_RUNS, TASK_RUNS, conditions
+from .history import Bar, count_bars, make_bars, total
+from .listing import Listing, Reading
+from .queries.history import read_history, read_lateness
 from .queries.showing import read_runs, read_states
 from .records import AnyRunRecord, StateRecord
 from .rows import state_record
-from .tables import RunKind
+from .tables import TASK_RUN, RunKind
 
 R_co = TypeVar("R_co", bound=AnyRunRecord, covariant=True)
-Reading: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
-class RunReader(Generic[R_co]):
+class RunReader(Listing[R_co]):
     """What is known of runs of one kind; `record` makes their records of rows. All raise `StoreUnavailable`."""
 
     def __init__(self, kind: RunKind, reading: Reading, record: Callable[[Any], R_co]) -> None:
+        source, sort = (TASK_RUNS, TaskRunSort.ID_DESC) if kind is TASK_RUN else (FLOW_RUNS, FlowRunSort.ID_DESC)
+        super().__init__(source, sort, reading, partial(read_runs, kind), record)
         self.kind: Final = kind
-        self._reading = reading
-        self._record = record
 
     async def get(self, run_id: str) -> R_co | None:
         """Return a run with its state and payloads."""
@@ -40,6 +45,29 @@ class RunReader(Generic[R_co]):
         """Return a state."""
         rows = await self._rows(read_states(self.kind).where(self.kind.state.c.id == state_id))
         return state_record(rows[0]) if rows else None
+
+    async def history(
+        self, start: Micros, end: Micros, interval: int, now: Micros, filters: Filters = ALL
+    ) -> list[Bar]:
+        """Return what became of the runs that were expected from `start` to `end`, in at most 500 bars.
+
+        `interval` is in microseconds; the last bar may reach beyond `end`. Estimates are as of `now`. Raises
+        `ValueError` for an interval below a second.
+        """
+        count = count_bars(start, end, interval)
+        if not count:
+            return []
+        query = read_history(
+            self.kind.run, conditions(self._source, filters), start, start + count * interval, interval, now
+        )
+        return make_bars(start, interval, count, await self._rows(query))
+
+    async def lateness(self, now: Micros, filters: Filters = ALL) -> float | None:
+        """Return how late runs have started on average, or are by now, in seconds; None if there are none."""
+        (row,) = await self._rows(read_lateness(self.kind.run, conditions(self._source, filters), now))
+        if not row.count:
+            return None
+        return total(row.lateness_seconds, row.lateness_rest) / row.count / MICROS_PER_SECOND
 
     async def _rows(self, query: Executable) -> list[Any]:
         async with self._reading() as connection:

@@ -19,6 +19,7 @@ from ..clock import Clock
 from ..errors import StartupError, StoreUnavailable
 from . import queries as q
 from .flows import FlowReader
+from .lists import Lists
 from .operations.base import Operation
 from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
 from .rows import flow_run_record, task_run_record
@@ -44,6 +45,7 @@ class Store:
         self._engine = engine
         #: Flows and deployments, one at a time.
         self.flows = FlowReader(self._reading)
+        self.lists = Lists(self._reading)
         self.tag_limits = LimitReader(self._reading)
         self.task_runs = RunReader(TASK_RUN, self._reading, task_run_record)
         self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
