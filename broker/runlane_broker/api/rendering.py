@@ -12,7 +12,7 @@ from runlane.protocol.states import StateType
 
 from ..clock import MICROS_PER_SECOND, to_datetime
 from ..orchestration.bookkeeping import estimated_run_time, estimated_start_time_delta
-from ..orchestration.details import TIMES, load
+from ..orchestration.details import TIMES
 from ..schemas.flow_runs import FlowRun
 from ..schemas.runs import FlowRunPolicy, Policy
 from ..schemas.states import State, StateDetails
@@ -94,12 +94,9 @@ def render_state(state: StateRecord, kind: RunKind) -> State:
 
 
 def _details(state: StateRecord, kind: RunKind) -> StateDetails:
-    """Return what is stored of the details, with what the state's own row says."""
-    stored = {} if state.details is None else msgspec.json.decode(state.details, type=dict[str, Any])
-    details = load({**stored, f"{kind.name}_id": state.run_id})
-    shown = {name: getattr(details, name) for name in StateDetails.__struct_fields__}
-    if shown["scheduled_time"] is None:
-        shown["scheduled_time"] = state.due
+    """Return the details, and whose state it is."""
+    shown = {name: getattr(state.details, name) for name in StateDetails.__struct_fields__}
+    shown[f"{kind.name}_id"] = state.run_id
     return StateDetails(**{name: _time(value) if name in TIMES else value for name, value in shown.items()})
 
 

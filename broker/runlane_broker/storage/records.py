@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from runlane.protocol.states import StateType
 
+from ..orchestration.details import StateDetails
+
 #: Runs of this lane go before the others of their priority.
 RETRY_LANE: Final = 0
 SCHEDULED_LANE: Final = 1
@@ -95,7 +97,7 @@ class LeasedRun:
 
 @dataclass(frozen=True, slots=True)
 class StateRecord:
-    """A state as it stands in the history. `details` and `data` are JSON, of states that were set over HTTP."""
+    """A state as it stands in the history. `data` is JSON, as it came."""
 
     id: str
     run_id: str
@@ -105,8 +107,8 @@ class StateRecord:
     timestamp: int
     due: int | None
     attempt: int
-    details: str | None = None
-    data: bytes | None = None
+    details: StateDetails
+    data: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

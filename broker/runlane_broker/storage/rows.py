@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from runlane.protocol.states import StateType
-
 from .records import FlowRunRecord, RunRecord, StateRecord
+from .states import state_record
 
 _tags = msgspec.json.Decoder(tuple[str, ...]).decode
 _headers = msgspec.json.Decoder(dict[str, str]).decode
@@ -55,35 +54,35 @@ def flow_run_record(row: Any) -> FlowRunRecord:
     )
 
 
-def state_record(row: Any) -> StateRecord:
+def shown_state(row: Any) -> StateRecord:
     """Return a row of `queries.showing.read_states` as a record."""
-    return StateRecord(
-        id=row.id,
-        run_id=row.run_id,
-        type=StateType(row.type),
-        name=row.name,
-        message=row.message,
-        timestamp=row.timestamp,
-        due=row.due,
-        attempt=row.attempt,
-        details=row.details,
-        data=row.data,
+    return state_record(
+        row.id,
+        row.run_id,
+        row.type,
+        row.name,
+        row.message,
+        row.timestamp,
+        row.due,
+        row.attempt,
+        row.details,
+        row.data,
     )
 
 
 def _common(row: Any) -> dict[str, Any]:
     """Return what runs of both kinds have, by field."""
-    state = StateRecord(
-        id=row.state_id,
-        run_id=row.id,
-        type=StateType(row.state_type),
-        name=row.state_name,
-        message=row.state_message,
-        timestamp=row.state_timestamp,
-        due=row.state_due,
-        attempt=row.attempt,
-        details=row.state_details,
-        data=row.state_data,
+    state = state_record(
+        row.state_id,
+        row.id,
+        row.state_type,
+        row.state_name,
+        row.state_message,
+        row.state_timestamp,
+        row.state_due,
+        row.attempt,
+        row.state_details,
+        row.state_data,
     )
     return {
         "id": row.id,

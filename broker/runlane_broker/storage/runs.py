@@ -17,7 +17,7 @@ from .listing import Listing, Reading
 from .queries.history import read_history, read_lateness
 from .queries.showing import read_runs, read_states
 from .records import AnyRunRecord, StateRecord
-from .rows import state_record
+from .rows import shown_state
 from .tables import TASK_RUN, RunKind
 
 R_co = TypeVar("R_co", bound=AnyRunRecord, covariant=True)
@@ -39,12 +39,12 @@ class RunReader(Listing[R_co]):
     async def states(self, run_id: str) -> list[StateRecord]:
         """Return a run's states, oldest first."""
         query = read_states(self.kind).where(self.kind.run_of_state == run_id)
-        return [state_record(row) for row in await self._rows(query.order_by(self.kind.state.c.timestamp))]
+        return [shown_state(row) for row in await self._rows(query.order_by(self.kind.state.c.timestamp))]
 
     async def state(self, state_id: str) -> StateRecord | None:
         """Return a state."""
         rows = await self._rows(read_states(self.kind).where(self.kind.state.c.id == state_id))
-        return state_record(rows[0]) if rows else None
+        return shown_state(rows[0]) if rows else None
 
     async def history(
         self, start: Micros, end: Micros, interval: int, now: Micros, filters: Filters = ALL
