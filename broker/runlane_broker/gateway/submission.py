@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.websockets import WebSocket
@@ -24,6 +24,8 @@ from ..core.submit import conflict_code, new_run
 from ..errors import Overloaded, StoreUnavailable
 from ..storage.records import Created, Creation, FinalRun, NewRunRecord
 from .connection import Connection
+
+T = TypeVar("T")
 
 _REFUSED = {
     Creation.ID_CONFLICT: "this id is taken by a run with another key or other parameters",
@@ -115,7 +117,7 @@ class SubmissionConnection(Connection):
         try:
             if before is not None:
                 await asyncio.shield(before)
-            unknown = await self._core.watching.look_up(self, ids)
+            unknown = await _to_its_end(self._core.watching.look_up(self, ids))
         except StoreUnavailable:
             self.close(CloseCode.OVERLOADED, "the database cannot be read now")
             return
@@ -159,11 +161,28 @@ class SubmissionConnection(Connection):
     def _on_quit(self, _frame: m.Quit, _size: int) -> None:
         self.close(CloseCode.NORMAL, "goodbye")
 
+    async def run(self) -> None:
+        """Serve the connection to its end, and that of what it reads."""
+        try:
+            await super().run()
+        finally:
+            await asyncio.gather(*self._reads, return_exceptions=True)
+
     def on_closed(self) -> None:
         """Nobody is there to be told."""
         for task in self._reads:
             task.cancel()
         self._core.watching.unwatch(self, tuple(self._watched))
+
+
+async def _to_its_end(reading: Coroutine[Any, Any, T]) -> T:
+    """Wait for a read. Who is cancelled waits for it all the same: cut off, it would cost its connection."""
+    task = asyncio.create_task(reading)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 class _Head(msgspec.Struct):
