@@ -99,7 +99,6 @@ class StoreConformance:
             tags=("a", "ü"),
             headers={"traceparent": "00-ab", "": "x"},
             idempotency_key="once",
-            state_message="by hand",
         )
         assert db.create(run) == (Created(run.id, Creation.CREATED),)
         record = db.run(run.id)
@@ -114,7 +113,7 @@ class StoreConformance:
         assert (record.state.type, record.state.name, record.state.message) == (
             S.SCHEDULED,
             "Scheduled",
-            "by hand",
+            None,
         )
         assert (record.state.due, record.state.attempt) == (START + 5, 0)
         assert db.history(run.id) == [record.state]
@@ -697,7 +696,7 @@ class StoreConformance:
         run_id = db.cancelling(holder)
         resumption = db.do(ResumeSession(holder.session_id, db.broker_id, "t", ((run_id, 1),)))
         assert resumption is not None
-        assert resumption.held == (HeldRecord(run_id, 1, "k", started=True),)
+        assert resumption.held == (HeldRecord(run_id, 1, "k", started=True, cancelling=True),)
 
     def test_a_report_and_a_resume_in_one_group_settle_the_run(self, db: Database) -> None:
         """The connection broke after the report; its run is still in the list, for want of a verdict."""
@@ -914,15 +913,18 @@ class StoreConformance:
     ) -> None:
         key = new_id()
         now = db.clock.now()
-        runs = [make_run(key, priority=priority, due=now + due) for priority, _, due in rows]
+        # What was released comes due later than it was, or is due as before.
+        firsts = [min(due, 0) if lane == RETRY_LANE else due for _, lane, due in rows]
+        runs = [make_run(key, priority=row[0], due=now + due) for row, due in zip(rows, firsts, strict=True)]
         db.create(*runs, make_run("another " + key))
         holder = db.session()
-        retried = [run for run, (_, lane, _) in zip(runs, rows, strict=True) if lane == RETRY_LANE]
-        db.lease(holder, *(run.id for run in retried))
-        db.do(ReleaseRuns(holder.session_id, tuple(Release(run.id, 1, "") for run in retried)))
+        retried = [(run.id, due) for run, (_, lane, due) in zip(runs, rows, strict=True) if lane == RETRY_LANE]
+        db.lease(holder, *(run_id for run_id, _ in retried))
+        releases = [Release(run_id, 1, "", due / SECOND if due > 0 else None) for run_id, due in retried]
+        db.do(ReleaseRuns(holder.session_id, tuple(releases)))
         queued = [
-            QueuedRecord(run.id, key, priority, lane, run.due)
-            for run, (priority, lane, _) in zip(runs, rows, strict=True)
+            QueuedRecord(run.id, key, priority, lane, now + due)
+            for run, (priority, lane, due) in zip(runs, rows, strict=True)
         ]
         due = sorted((r for r in queued if r.due <= now), key=lambda r: (-r.priority, r.lane, r.due, r.id))
         later = [r.due for r in queued if r.due > now]

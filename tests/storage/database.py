@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, literal_column, select, update
-
-from runlane.protocol.states import StateName, StateType
+from runlane.protocol.states import StateType
 from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.states import may_follow
 from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.leasing import FinishRun, LeaseRuns, StartRun
 from runlane_broker.storage.operations.sessions import OpenSession, StartBroker, hash_token
+from runlane_broker.storage.operations.transitions import SetState
 from runlane_broker.storage.records import (
     Created,
     Holder,
@@ -26,11 +25,11 @@ from runlane_broker.storage.records import (
     Reported,
     RunRecord,
     StateRecord,
+    TransitionOutcome,
     Verdict,
 )
 from runlane_broker.storage.store import Store
-from runlane_broker.storage.tables import task_run
-from runlane_broker.storage.transaction import add_state
+from runlane_broker.storage.tables import TASK_RUN, RunKind
 from runlane_broker.storage.writer import Executor
 
 from ..support import PATIENCE, FakeClock, make_run, new_id
@@ -43,9 +42,22 @@ FAILED = Proposed(StateType.FAILED)
 
 #: Questions that must have no answer, whatever has happened. All of them run on any SQL database.
 AUDIT = {
-    "leased exactly while PENDING, RUNNING or CANCELLING": """
+    "leased exactly while PENDING, RUNNING or CANCELLING, unless somebody asked for that state": """
         SELECT id FROM task_run
-        WHERE (session_id IS NOT NULL) <> (state_type IN ('PENDING', 'RUNNING', 'CANCELLING'))""",
+        WHERE (session_id IS NOT NULL) <> (state_type IN ('PENDING', 'RUNNING', 'CANCELLING'))
+        AND (session_id IS NOT NULL
+             OR (SELECT details FROM task_run_state WHERE id = task_run.state_id) IS NULL)""",
+    "withheld and not SCHEDULED": """
+        SELECT id FROM task_run WHERE withheld IS NOT NULL AND state_type <> 'SCHEDULED'""",
+    "a slot of a run that neither runs nor is being stopped": """
+        SELECT task_run_id FROM concurrency_slot
+        WHERE task_run_id NOT IN (SELECT id FROM task_run WHERE state_type IN ('RUNNING', 'CANCELLING'))""",
+    "more slots taken than there are": """
+        SELECT c.tag FROM concurrency_limit c JOIN concurrency_slot s ON s.concurrency_limit_id = c.id
+        GROUP BY c.tag, c.concurrency_limit HAVING count(*) > c.concurrency_limit""",
+    "a task run of a flow run that is gone": """
+        SELECT id FROM task_run
+        WHERE flow_run_id IS NOT NULL AND flow_run_id NOT IN (SELECT id FROM flow_run)""",
     "held by a session that is not there": """
         SELECT id FROM task_run WHERE session_id IS NOT NULL
         AND session_id NOT IN (SELECT id FROM worker_session)""",
@@ -58,14 +70,15 @@ AUDIT = {
         SELECT task_run_id FROM task_run_state GROUP BY task_run_id, timestamp HAVING count(*) > 1""",
     "one lease in the history for each attempt": """
         SELECT r.id FROM task_run r
-        WHERE r.attempt <> (SELECT count(*) FROM task_run_state WHERE task_run_id = r.id AND type = 'PENDING')
+        WHERE r.attempt <> (SELECT count(*) FROM task_run_state
+                            WHERE task_run_id = r.id AND type = 'PENDING' AND details IS NULL)
         OR r.attempt <> (SELECT count(DISTINCT attempt) FROM task_run_state
-                         WHERE task_run_id = r.id AND type = 'PENDING')
+                         WHERE task_run_id = r.id AND type = 'PENDING' AND details IS NULL)
         OR r.attempt <> (SELECT max(attempt) FROM task_run_state WHERE task_run_id = r.id)""",
     "two ends of one lease": """
         SELECT task_run_id FROM task_run_state
-        WHERE type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
-        OR (type = 'SCHEDULED' AND attempt > 0)
+        WHERE (type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') OR (type = 'SCHEDULED' AND attempt > 0))
+        AND details IS NULL
         GROUP BY task_run_id, attempt HAVING count(*) > 1""",
     "ended without an end time, or with one and not ended": """
         SELECT id FROM task_run
@@ -82,13 +95,14 @@ def audit(query: Callable[[str], Sequence[Row]]) -> None:
     """Fail if anything stands in the database that must not."""
     for what, text in AUDIT.items():
         assert list(query(text)) == [], what
-    states: dict[str, list[StateType]] = {}
-    rows = query("SELECT task_run_id, type FROM task_run_state ORDER BY task_run_id, timestamp")
-    for run_id, type_ in rows:
-        states.setdefault(run_id, []).append(StateType(type_))
+    states: dict[str, list[tuple[StateType, bool]]] = {}
+    rows = query("SELECT task_run_id, type, details FROM task_run_state ORDER BY task_run_id, timestamp")
+    for run_id, type_, details in rows:
+        states.setdefault(run_id, []).append((StateType(type_), details is not None))
     for run_id, history in states.items():
-        assert may_follow(None, history[0]), (run_id, history)
-        assert all(may_follow(one, next_) for one, next_ in pairwise(history)), (run_id, history)
+        entered = [(None, history[0]), *((one, next_) for (one, _), next_ in pairwise(history))]
+        for one, (next_, asked_for) in entered:
+            assert asked_for or may_follow(one, next_), (run_id, history)
 
 
 class Database:
@@ -176,10 +190,18 @@ class Database:
         return self.do(FinishRun(holder.session_id, run_id, attempt, self.clock.now(), proposed, **rest))
 
     def cancelling(self, holder: Holder, **changes: Any) -> str:
-        """A run that is being cancelled. Nothing of the broker writes that state yet."""
+        """Create a run, start it and ask for its end."""
         run_id = self.running(holder, **changes)
-        self.do(_Cancel(run_id))
+        self.set_state(run_id, StateType.CANCELLING)
         return run_id
+
+    def set_state(
+        self, run_id: str, type_: StateType, *, kind: RunKind = TASK_RUN, force: bool = False, **rest: Any
+    ) -> TransitionOutcome:
+        """Ask for a state; the answer."""
+        outcome = self.do(SetState(kind, run_id, Proposed(type_, **rest), force))
+        assert outcome is not None, "there is no such run"
+        return outcome
 
     def start_broker(self) -> None:
         self.do(StartBroker(self.broker_id, "1.0"))
@@ -215,38 +237,6 @@ class Database:
     def _snapshot(self) -> list[list[Row]]:
         tables = {"task_run": "id", "task_run_payload": "task_run_id", "task_run_state": "id"}
         return [list(self.query(f"SELECT * FROM {table} ORDER BY {key}")) for table, key in tables.items()]
-
-
-def _attempt() -> Any:
-    return select(task_run.c.attempt).where(task_run.c.id == bindparam("id_"))
-
-
-def _to_cancelling() -> Any:
-    return (
-        update(task_run)
-        .where(task_run.c.id == bindparam("id_"))
-        .values(
-            state_type=literal_column("'CANCELLING'"),
-            state_name=literal_column("'Cancelling'"),
-            state_id=bindparam("state_id_"),
-            state_timestamp=bindparam("timestamp_"),
-        )
-    )
-
-
-class _Cancel(Operation[None]):
-    """Stands in for the cancel that will come."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-
-    def execute(self, tx: Any) -> None:
-        timestamp = tx.tick()
-        state_id = tx.new_id(timestamp)
-        (attempt,) = tx.row(_attempt, {"id": self.run_id})
-        tx.run(_to_cancelling, {"id": self.run_id, "state_id": state_id, "timestamp": timestamp})
-        cancelling = StateType.CANCELLING, StateName.CANCELLING.value
-        add_state(tx, self.run_id, *cancelling, timestamp=timestamp, state_id=state_id, attempt=attempt)
 
 
 async def _call(function: Callable[[], T]) -> T:

@@ -21,8 +21,8 @@ class ConcurrencyLimits:
 
     async def create(self, body: LimitCreate) -> Answer:
         """Make a tag's limit, or change it."""
-        made = await self._core.tag_limits.put(body.tag, body.concurrency_limit)
-        return Answer(201 if made.created else 200, await self.read(made.id))
+        limit_id, new = await self._core.tag_limits.put(body.tag, body.concurrency_limit)
+        return Answer(201 if new else 200, await self.read(limit_id))
 
     async def read(self, id: str) -> ConcurrencyLimit:
         """Return a limit."""
@@ -38,15 +38,15 @@ class ConcurrencyLimits:
 
     async def reset(self, tag: str, body: LimitReset) -> None:
         """Say which runs have the slots."""
-        await self._core.tag_limits.reset(tag, tuple(body.slot_override or ()))
+        await self._core.tag_limits.reset(tag, tuple(dict.fromkeys(body.slot_override or ())))
 
     async def delete(self, id: str) -> None:
         """Delete a limit."""
-        await self._core.tag_limits.delete(id)
+        await self._core.tag_limits.delete((await self.read(id)).tag)
 
     async def delete_by_tag(self, tag: str) -> None:
         """Delete a tag's limit."""
-        await self._core.tag_limits.delete((await self.read_by_tag(tag)).id)
+        await self._core.tag_limits.delete(tag)
 
 
 def _shown(limit: LimitRecord | None) -> ConcurrencyLimit:

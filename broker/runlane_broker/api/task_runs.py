@@ -122,7 +122,5 @@ def _record(body: TaskRunCreate, now: int) -> NewRunRecord:
         tags=body.tags,
         headers=body.headers,
         idempotency_key=body.idempotency_key,
-        state_type=StateType(state.type),
-        state_name=state.name or state.type.capitalize(),
-        state_message=state.message,
+        surface=Surface(proposed_state(state)),
     )

@@ -17,6 +17,7 @@ from .sessions import Sessions
 from .submit import Submissions
 from .supervision import Supervision
 from .tag_limits import TagLimits
+from .transitions import Transitions
 from .watching import Watching
 from .workers import Workers
 
@@ -40,6 +41,7 @@ class Core:
         self.submissions = Submissions(clock, store, dispatcher, dispatching)
         self.sessions = Sessions(broker_id, settings, clock, store, dispatcher, dispatching, self.registry)
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
+        self.transitions = Transitions(store, dispatcher, dispatching, self.hub, self.registry, self.submissions)
         self.watching = Watching(store, self.hub)
         self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
         self.flows = Flows(store)

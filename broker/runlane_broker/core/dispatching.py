@@ -165,6 +165,8 @@ class Dispatching:
         self._dispatcher.abort(reservation, requeue=outcome in (Refusal.SESSION_MOVED, Refusal.LATER))
         if isinstance(outcome, FinalRun):
             self._hub.finished(outcome)
+        elif outcome is Refusal.TAKEN:
+            self._dispatcher.mark_due(reservation.run.task_key)  # it may wait for another time now
         elif outcome is Refusal.SESSION_MOVED:
             self._dispatcher.disconnect(reservation.session_id, reservation.epoch)
             session = self._registry.get(reservation.session_id)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from runlane.protocol.closing import CloseCode
 from runlane.protocol.messages import PushedRun
 
 from ..storage.records import FinalRun
+
+#: How long a worker may take to stop a run that is being cancelled, in seconds.
+CANCEL_GRACE_SECONDS: Final = 10.0
 
 
 class SessionPort(Protocol):

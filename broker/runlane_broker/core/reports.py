@@ -21,6 +21,7 @@ from ..storage.operations.leasing import FinishRun, Release, ReleaseRuns, StartR
 from ..storage.records import Freed, Reported, Verdict
 from .dispatching import Dispatching
 from .hub import Hub, Progress
+from .ports import CANCEL_GRACE_SECONDS
 from .registry import Session
 
 #: Called when a report needs no more attention.
@@ -28,8 +29,6 @@ Settled = Callable[[], None]
 
 #: Bytes of result and error together: with the rest of the frame they must fit into one message.
 MAX_OUTCOME_BYTES: Final = MAX_MESSAGE_BYTES - 128 * 1024
-#: How long a worker may take to stop a run that is being cancelled, in seconds.
-CANCEL_GRACE_SECONDS: Final = 10.0
 
 
 class Reports:

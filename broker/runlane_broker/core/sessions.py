@@ -21,7 +21,7 @@ from ..storage.operations.sessions import EndSession, OpenSession, ResumeSession
 from ..storage.records import Freed, Resumption, SessionRecord
 from ..storage.store import Store
 from .dispatching import Dispatching
-from .ports import SessionPort
+from .ports import CANCEL_GRACE_SECONDS, SessionPort
 from .registry import Held, Registry, Session
 
 logger = logging.getLogger("runlane.sessions")
@@ -116,6 +116,9 @@ class Sessions:
             len(resumption.freed.queued),
         )
         self._connect(port, frame, session, answer, opened)
+        for run in resumption.held:
+            if run.cancelling and session.port is not None:  # it may have been told, or not have heard it
+                session.port.cancel(run.id, run.attempt, CANCEL_GRACE_SECONDS)
         self._dispatching.freed(resumption.freed)
 
     def _supersede(self, session_id: str) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 
 from runlane.protocol.errors import ErrorCode
 from runlane.protocol.messages import NewRun
-from runlane.protocol.states import StateType
 
 from ..clock import Clock, to_micros
 from ..dispatch import Dispatcher, Reservation
@@ -111,7 +110,7 @@ class Submissions:
         plan: Plan = {}
         for i in sorted(range(len(runs)), key=lambda i: (-runs[i].priority, runs[i].due, runs[i].id)):
             run = runs[i]
-            if run.state_type is not StateType.SCHEDULED or run.due > now:
+            if not run.dispatched or run.due > now:
                 continue
             expired = run.expires is not None and run.expires <= now
             plan[i] = None if expired else self._dispatcher.hand_off(queued_run(_queued(run)))
@@ -128,7 +127,7 @@ class Submissions:
             if reservation is not None:
                 self._settle(run, reservation, how, pushes)
                 continue
-            if how is Creation.CREATED and run.state_type is StateType.SCHEDULED:
+            if how is Creation.CREATED and run.dispatched:
                 self._dispatching.queue(_queued(run))
             if i in plan:
                 self._dispatcher.arrived(run.task_key)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from runlane.protocol.ids import uuid7
 
 from ..errors import NotFound
-from ..storage.operations.flows import Made
-from ..storage.operations.tag_limits import DeleteLimit, PutLimit, ResetLimit
+from ..storage.operations.limits import DeleteLimit, ResetLimit, SetLimit
 from ..storage.store import Store
 
 _MISSING = "Concurrency limit not found"
@@ -18,16 +17,16 @@ class TagLimits:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def put(self, tag: str, concurrency_limit: int) -> Made:
-        """Make a tag's limit, or change it."""
-        return await self._store.run(PutLimit(uuid7(), tag, concurrency_limit))
+    async def put(self, tag: str, slots: int) -> tuple[str, bool]:
+        """Make a tag's limit, or change it; return its id and whether it is new."""
+        return await self._store.run(SetLimit(uuid7(), tag, slots))
 
     async def reset(self, tag: str, holders: tuple[str, ...]) -> None:
         """Give a tag's slots to these runs and no others. Raises `NotFound`."""
         if not await self._store.run(ResetLimit(tag, holders)):
             raise NotFound(_MISSING)
 
-    async def delete(self, limit_id: str) -> None:
-        """Delete a limit. Raises `NotFound`."""
-        if not await self._store.run(DeleteLimit(limit_id)):
+    async def delete(self, tag: str) -> None:
+        """Limit a tag no more. Raises `NotFound`."""
+        if not await self._store.run(DeleteLimit(tag)):
             raise NotFound(_MISSING)

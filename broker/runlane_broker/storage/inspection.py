@@ -20,7 +20,7 @@ from ..clock import Clock
 from . import queries as q
 from .operations.base import Operation
 from .queries.showing import read_runs
-from .records import FinalRun, Freed, Refill, Reported, RunRecord
+from .records import Change, FinalRun, Freed, Refill, Reported, RunRecord, TransitionOutcome
 from .rows import task_run_record
 from .sqlite import SqliteExecutor, connect
 from .store import Store
@@ -74,7 +74,8 @@ class InspectedStore(Store):
     async def waiting_of(self, task_keys: Sequence[str], now: int) -> Waiting:
         """Count the runs that wait, of these keys, and all that are leased."""
         t = task_run.c
-        queued = (t.state_type == StateType.SCHEDULED.value, t.task_key.in_(task_keys))
+        waiting = (t.state_type == StateType.SCHEDULED.value, t.withheld.is_(None))
+        queued = (*waiting, t.task_key.in_(task_keys))
         due = select(func.count()).where(*queued, t.due <= now)
         next_due = select(func.min(t.due)).where(*queued, t.due > now)
         async with self._reading() as connection:
@@ -145,6 +146,10 @@ def _finals(outcome: Any) -> Iterator[FinalRun]:
             yield final
         case Freed(final=finals):
             yield from finals
+        case TransitionOutcome(change=Change(final=FinalRun() as final)):
+            yield final
+        case Change(final=FinalRun() as final):
+            yield final
         case tuple() | list():
             for one in cast("Iterable[Any]", outcome):
                 yield from _finals(one)

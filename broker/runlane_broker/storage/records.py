@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Any, Final
 
 from runlane.protocol.states import StateType
 
+from ..orchestration.decisions import Proposed
 from ..orchestration.details import StateDetails
 
 #: Runs of this lane go before the others of their priority.
@@ -22,6 +23,28 @@ class Holder:
     session_id: str
     broker_id: str
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What only runs have that are created over HTTP.
+
+    `initial` is the state to create it in. `labels` and `task_inputs` are JSON objects.
+    """
+
+    initial: Proposed
+    flow_run_id: str | None = None
+    task_version: str | None = None
+    cache_key: str | None = None
+    cache_expiration: int | None = None
+    labels: dict[str, Any] = field(default_factory=dict[str, Any])
+    task_inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def dispatched(self) -> bool:
+        """Whether the broker hands it out at first (known before it is written: `orchestration` decides so)."""
+        background = self.flow_run_id is None or self.initial.details.deferred
+        return background and self.initial.type is StateType.SCHEDULED
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +71,40 @@ class NewRunRecord:
     headers: dict[str, str]
     idempotency_key: str | None
     holder: Holder | None = None
-    state_type: StateType = StateType.SCHEDULED
-    state_name: str = ""
-    state_message: str | None = None
+    surface: Surface | None = None
+
+    @property
+    def dispatched(self) -> bool:
+        """Whether it waits to be handed out once it is there."""
+        return self.surface is None or self.surface.dispatched
+
+
+@dataclass(frozen=True, slots=True)
+class NewFlowRun:
+    """A flow run to be inserted. `parameters`, `context` and `job_variables` are JSON objects, as they came.
+
+    Without a pool and a queue it waits in none.
+    """
+
+    id: str
+    flow_id: str
+    name: str
+    initial: Proposed
+    parameters: bytes = b"{}"
+    context: bytes = b"{}"
+    job_variables: bytes = b"{}"
+    retries: int = 0
+    retry_delay: tuple[float, ...] = (0.0,)
+    retry_jitter: float = 0.0
+    tags: tuple[str, ...] = ()
+    labels: dict[str, Any] = field(default_factory=dict[str, Any])
+    idempotency_key: str | None = None
+    deployment_id: str | None = None
+    parent_task_run_id: str | None = None
+    work_pool_name: str | None = None
+    work_queue_name: str | None = None
+    flow_version: str | None = None
+    infrastructure_pid: str | None = None
 
 
 class Creation(Enum):
@@ -61,6 +115,7 @@ class Creation(Enum):
     EXISTED = auto()
     ID_CONFLICT = auto()  # the id is there with another payload
     IDEMPOTENCY_CONFLICT = auto()  # the idempotency key is there with another payload
+    PARENT_MISSING = auto()  # the flow, flow run, deployment or work queue that it names is not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +213,57 @@ class Freed:
     final: tuple[FinalRun, ...] = ()
 
 
+class Status(StrEnum):
+    """What became of a state that somebody asked for, in the words of the Prefect server API."""
+
+    ACCEPT = "ACCEPT"
+    REJECT = "REJECT"
+    WAIT = "WAIT"
+    ABORT = "ABORT"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A session's right to a run."""
+
+    session_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a committed write means for whoever holds, awaits or watches a run.
+
+    - `unqueued`: it was SCHEDULED, and is not as it was: its window must forget it;
+    - `queued`: it waits now; `final`: it has ended now, or is gone;
+    - `ended`: the lease that is over; `to_stop`: the lease whose holder shall stop.
+    """
+
+    run_id: str
+    task_key: str
+    unqueued: bool = False
+    queued: QueuedRecord | None = None
+    final: FinalRun | None = None
+    ended: Lease | None = None
+    to_stop: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionOutcome:
+    """The answer to a state that somebody asked for.
+
+    `state` is the state that the run is in now; `wrote` says whether that was written now. `reason` is given
+    unless it was accepted, `delay_seconds` with WAIT.
+    """
+
+    status: Status
+    state: StateRecord
+    wrote: bool
+    reason: str | None = None
+    delay_seconds: int | None = None
+    change: Change | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class HeldRecord:
     """A run that a session holds."""
@@ -166,6 +272,7 @@ class HeldRecord:
     attempt: int
     task_key: str
     started: bool
+    cancelling: bool = False
 
 
 @dataclass(frozen=True, slots=True)

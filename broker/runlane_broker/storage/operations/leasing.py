@@ -55,6 +55,7 @@ class LeaseRow(NamedTuple):
     retry_delay: str
     retry_jitter: float
     total_run_time: int
+    tags: str
 
     def view(self) -> RunView:
         """What the rules need of it."""
@@ -333,6 +334,8 @@ def end_lease(
     )
     if changed == 0:
         return False
+    if row.tags != "[]" and row.state_type != StateType.PENDING:
+        tx.run(q.free_slots, {"task_run_id": row.id})
     add_state(
         tx,
         row.id,

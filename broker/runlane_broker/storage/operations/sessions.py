@@ -95,7 +95,8 @@ class ResumeSession(Operation["Resumption | None"]):
 
 def _held(lease: LeaseRow) -> HeldRecord:
     started = lease.state_type != StateType.PENDING
-    return HeldRecord(lease.id, lease.attempt, lease.task_key, started)
+    cancelling = lease.state_type == StateType.CANCELLING
+    return HeldRecord(lease.id, lease.attempt, lease.task_key, started, cancelling)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from .sessions import (
     read_session,
     resume_session,
 )
+from .transitions import free_slots
 
 __all__ = [
     "FIRST_DUE",
@@ -54,6 +55,7 @@ __all__ = [
     "expire_run",
     "find_report",
     "first_due",
+    "free_slots",
     "holds_session",
     "insert_broker",
     "insert_payload",

@@ -25,9 +25,9 @@ _RANGES: Final = tuple(
 
 def _in_range(priority: int, lane: int) -> ColumnElement[bool]:
     t = task_run.c
-    scheduled = t.state_type == const(StateType.SCHEDULED)
+    waiting = t.state_type == const(StateType.SCHEDULED), t.withheld.is_(None)
     level = literal_column(str(priority), Integer), literal_column(str(lane), Integer)
-    return and_(t.task_key == param("task_key"), t.priority == level[0], t.lane == level[1], scheduled)
+    return and_(t.task_key == param("task_key"), t.priority == level[0], t.lane == level[1], *waiting)
 
 
 def _first_due() -> Executable:

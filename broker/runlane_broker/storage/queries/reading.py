@@ -40,8 +40,9 @@ def read_sessions() -> Executable:
 
 def count_queued() -> Executable:
     """Count the runs that wait."""
-    queued = task_run.c.state_type == const(StateType.SCHEDULED)
-    return select(func.count()).select_from(task_run).where(queued)
+    t = task_run.c
+    queued = t.state_type == const(StateType.SCHEDULED), t.withheld.is_(None)
+    return select(func.count()).select_from(task_run).where(*queued)
 
 
 def count_leased() -> Executable:

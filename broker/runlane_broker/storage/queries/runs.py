@@ -86,6 +86,8 @@ def lease_run() -> Update:
         .where(
             task_run.c.id == param("id"),
             task_run.c.state_type == const(StateType.SCHEDULED),
+            task_run.c.withheld.is_(None),
+            task_run.c.due <= param("now"),
             task_run.c.expires.is_(None) | (task_run.c.expires > param("now")),
         )
         .values(
@@ -119,6 +121,7 @@ def expire_run() -> Update:
         .where(
             task_run.c.id == param("id"),
             task_run.c.state_type == const(StateType.SCHEDULED),
+            task_run.c.withheld.is_(None),
             task_run.c.expires <= param("now"),
         )
         .values(
@@ -173,6 +176,7 @@ def _lease_columns() -> Any:
         t.retry_delay,
         t.retry_jitter,
         t.total_run_time,
+        t.tags,
     )
 
 

@@ -101,6 +101,7 @@ flow_run: Final = Table(
     Column("work_queue_name", Text),
     Column("flow_version", Text),
     Column("infrastructure_pid", Text),
+    Column("retry_type", Text),  # in_process: by who runs it; reschedule: by a work queue; null: not at all
     CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
     CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name="counts"),
     CheckConstraint(f"session_id IS NULL OR state_type IN ({HELD})", name="lease"),

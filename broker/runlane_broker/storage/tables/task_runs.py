@@ -65,6 +65,7 @@ task_run: Final = Table(
     Column("cache_expiration", BigInteger),
     Column("labels", Text),
     Column("task_inputs", Text),
+    Column("withheld", SmallInteger),  # 1: SCHEDULED, but its client waits by itself, and nobody else starts it
     CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
     CheckConstraint("lane IN (0, 1)", name="lane"),
@@ -80,8 +81,8 @@ Index(
     task_run.c.lane,
     task_run.c.due,
     task_run.c.id,
-    sqlite_where=text("state_type = 'SCHEDULED'"),
-    postgresql_where=text("state_type = 'SCHEDULED'"),
+    sqlite_where=text("state_type = 'SCHEDULED' AND withheld IS NULL"),
+    postgresql_where=text("state_type = 'SCHEDULED' AND withheld IS NULL"),
 )
 Index(
     "ix_task_run_session",

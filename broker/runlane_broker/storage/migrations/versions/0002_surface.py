@@ -149,6 +149,7 @@ def upgrade() -> None:
         sa.Column("work_queue_name", sa.Text(), nullable=True),
         sa.Column("flow_version", sa.Text(), nullable=True),
         sa.Column("infrastructure_pid", sa.Text(), nullable=True),
+        sa.Column("retry_type", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "session_id IS NULL OR state_type IN ('PENDING', 'RUNNING', 'CANCELLING')",
             name=op.f("ck_flow_run_lease"),
@@ -280,6 +281,16 @@ def upgrade() -> None:
     op.add_column("task_run", sa.Column("cache_expiration", sa.BigInteger(), nullable=True))
     op.add_column("task_run", sa.Column("labels", sa.Text(), nullable=True))
     op.add_column("task_run", sa.Column("task_inputs", sa.Text(), nullable=True))
+    op.add_column("task_run", sa.Column("withheld", sa.SmallInteger(), nullable=True))
+    op.drop_index("ix_task_run_dispatch", "task_run")
+    op.create_index(
+        "ix_task_run_dispatch",
+        "task_run",
+        ["task_key", "priority", "lane", "due", "id"],
+        unique=False,
+        sqlite_where=sa.text("state_type = 'SCHEDULED' AND withheld IS NULL"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED' AND withheld IS NULL"),
+    )
     # Earlier versions did not look at a client's own name for a run: the first that bears it keeps it.
     op.execute(
         "UPDATE task_run SET dynamic_key = id WHERE dynamic_key <> id AND EXISTS (SELECT 1 FROM task_run AS first "

@@ -1,0 +1,108 @@
+"""Creating flow runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from runlane.protocol.states import StateType
+
+from ...orchestration.decisions import Write
+from ...orchestration.facts import Facts
+from ...orchestration.runs import Retries, Run, RunKind
+from ..queries import transitions as qt
+from ..records import Created, Creation, NewFlowRun
+from ..transaction import Transaction
+from .base import Operation
+from .creating import first_write, state_columns
+from .deciding import append_state
+
+_encode = msgspec.json.Encoder().encode
+
+#: Where a queue is whose pool nobody names.
+DEFAULT_POOL = "default-agent-pool"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateFlowRun(Operation[Created]):
+    """Insert a flow run, unless its flow has one with this idempotency key."""
+
+    run: NewFlowRun
+
+    @property
+    def size(self) -> int:
+        """Bytes of parameters, context and job variables."""
+        return len(self.run.parameters) + len(self.run.context) + len(self.run.job_variables)
+
+    def execute(self, tx: Transaction) -> Created:
+        """Look at what it refers to, decide on its first state, insert it."""
+        run = self.run
+        if run.idempotency_key is not None:
+            key = {"flow_id": run.flow_id, "idempotency_key": run.idempotency_key}
+            existing = tx.row(qt.read_idempotent_flow_run, key)
+            if existing is not None:
+                return Created(existing[0], Creation.EXISTED)
+        queue = self._queue(tx)
+        if queue is None or not self._has_parents(tx):
+            return Created(run.id, Creation.PARENT_MISSING)
+        retries = Retries(run.retries, run.retry_delay, run.retry_jitter)
+        new = Run(run.id, RunKind.FLOW, None, retries=retries, deployment_id=run.deployment_id)
+        write = first_write(tx, new, run.initial, Facts(random=tx.random()))
+        state_id = tx.new_id(write.timestamp)
+        if tx.run(qt.insert_flow_run, _row(run, write, state_id, *queue)) == 0:
+            return Created(run.id, Creation.ID_CONFLICT)
+        payload = {"parameters": run.parameters, "context": run.context, "job_variables": run.job_variables}
+        tx.later(qt.insert_flow_run_payload, {"flow_run_id": run.id, **payload})
+        append_state(tx, qt.OF_FLOW_RUNS, run.id, write, state_id=state_id, attempt=0)
+        return Created(run.id, Creation.CREATED)
+
+    def _has_parents(self, tx: Transaction) -> bool:
+        run = self.run
+        if tx.row(qt.has_flow, {"id": run.flow_id}) is None:
+            return False
+        return run.deployment_id is None or tx.row(qt.has_deployment, {"id": run.deployment_id}) is not None
+
+    def _queue(self, tx: Transaction) -> tuple[str | None, str | None] | None:
+        """Return id and name of the queue to wait in; None if it is not there."""
+        pool, queue = self.run.work_pool_name, self.run.work_queue_name
+        if pool is None and queue is None:
+            return None, None
+        found = tx.row(qt.find_work_queue, {"pool_name": pool or DEFAULT_POOL, "queue_name": queue})
+        return None if found is None else (found[0], found[1])
+
+
+def _row(
+    run: NewFlowRun, write: Write, state_id: str, queue_id: str | None, queue_name: str | None
+) -> dict[str, object]:
+    scheduled = write.state.details.scheduled_time if write.state.type is StateType.SCHEDULED else None
+    labels = {"prefect.flow.id": run.flow_id, **run.labels}
+    return {
+        **state_columns(write),
+        "id": run.id,
+        "flow_id": run.flow_id,
+        "name": run.name,
+        "due": write.timestamp if scheduled is None else scheduled,
+        "state_id": state_id,
+        "state_timestamp": write.timestamp,
+        "session_id": None,
+        "attempt": 0,
+        "failures": 0,
+        "losses": 0,
+        "retries": run.retries,
+        "retry_delay": _encode(run.retry_delay).decode(),
+        "retry_jitter": run.retry_jitter,
+        "tags": _encode(run.tags).decode(),
+        "labels": _encode(labels).decode(),
+        "idempotency_key": run.idempotency_key,
+        "created": write.timestamp,
+        "updated": write.timestamp,
+        "total_run_time": 0,
+        "deployment_id": run.deployment_id,
+        "parent_task_run_id": run.parent_task_run_id,
+        "work_queue_id": queue_id,
+        "work_queue_name": queue_name,
+        "flow_version": run.flow_version,
+        "infrastructure_pid": run.infrastructure_pid,
+        "retry_type": None,
+    }

@@ -1,0 +1,65 @@
+"""Renaming and deleting runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runlane.protocol.states import FINAL, StateType
+
+from ..queries import transitions as qt
+from ..records import Change, FinalRun, Lease
+from ..tables import TASK_RUN, RunKind
+from ..transaction import Row, Transaction
+from .base import Operation
+from .transitions import statements
+
+#: What the watchers of a run that was deleted are told.
+DELETED_NAME = "Deleted"
+DELETED_MESSAGE = "The run was deleted."
+
+
+@dataclass(frozen=True, slots=True)
+class RenameRun(Operation[bool]):
+    """Give a run another name; False if there is none."""
+
+    kind: RunKind
+    run_id: str
+    name: str
+
+    def execute(self, tx: Transaction) -> bool:
+        """Write it."""
+        return tx.run(statements(self.kind).rename, {"id": self.run_id, "name": self.name, "updated": tx.now}) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRun(Operation["tuple[Change, ...] | None"]):
+    """Delete a run with all that is its own; a flow run's task runs go, too. None: there is no such run.
+
+    What is put off is written before: it refers to rows that might go.
+    """
+
+    kind: RunKind
+    run_id: str
+
+    def execute(self, tx: Transaction) -> tuple[Change, ...] | None:
+        """Delete the rows; the outcome says who has to hear of it."""
+        tx.flush()
+        if self.kind is TASK_RUN:
+            rows = tx.rows(qt.delete_task_run, {"id": self.run_id})
+            return tuple(map(_gone, rows)) or None
+        if not tx.rows(qt.OF_FLOW_RUNS.delete, {"id": self.run_id}):
+            return None
+        return tuple(map(_gone, tx.rows(qt.delete_task_runs_of_flow_run, {"id": self.run_id})))
+
+
+def _gone(row: Row) -> Change:
+    run_id, task_key, state_type, session_id, attempt = row
+    ended = StateType(state_type) in FINAL
+    final = FinalRun(run_id, task_key, StateType.CANCELLED, DELETED_NAME, DELETED_MESSAGE)
+    return Change(
+        run_id,
+        task_key,
+        unqueued=state_type == StateType.SCHEDULED,
+        final=None if ended else final,
+        ended=None if session_id is None else Lease(session_id, attempt),
+    )
