@@ -17,7 +17,7 @@ from runlane import __version__
 from runlane.protocol.ids import uuid7
 
 from .access import Access, AccessMiddleware
-from .api import concurrency_limits, deployments, flows, health, openapi, task_run_states, task_runs, task_workers
+from .api import concurrency_limits, deployments, flow_runs, flows, health, openapi, task_runs, task_workers
 from .api.errors import EXCEPTION_HANDLERS
 from .api.routes import Route, starlette_routes
 from .clock import Clock
@@ -69,7 +69,7 @@ def api_routes(core: Core) -> list[Route]:
     routes = [
         *health.routes(core, __version__),
         *task_runs.routes(core),
-        *task_run_states.routes(core),
+        *flow_runs.routes(core),
         *flows.routes(core),
         *deployments.routes(core),
         *concurrency_limits.routes(core),

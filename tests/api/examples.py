@@ -49,6 +49,10 @@ def a_flow(host: Host) -> Any:
     return post(host, "/api/flows/", {"name": unique("flow"), "tags": ["a"], "labels": {"n": 1, "t": True}})
 
 
+def a_flow_run(host: Host) -> Any:
+    return post(host, "/api/flow_runs/", {"flow_id": a_flow(host)["id"]})
+
+
 def a_deployment(host: Host) -> Any:
     return post(host, "/api/deployments/", {"name": unique("deployment"), "flow_id": a_flow(host)["id"]})
 
@@ -70,6 +74,40 @@ def _of(make: Callable[[Host], Any], **options: Any) -> Make:
 
 def _plain(**options: Any) -> Make:
     return lambda host: Example(**options)
+
+
+def _lists(name: str) -> dict[str, Make]:
+    """Examples of lists."""
+    filters = {"flows": {"name": {"like_": "flow"}}, "deployments": None, "unknown": 1}
+    return {
+        f"POST /api/{name}/filter": _plain(body={**filters, "sort": None, "limit": 3, "offset": 1}),
+        f"POST /api/{name}/count": _plain(body=filters),
+        f"POST /api/{name}/paginate": _plain(body={**filters, "limit": 3, "page": 2}),
+    }
+
+
+def _runs(name: str, make: Callable[[Host], Any]) -> dict[str, Make]:
+    """Examples of what runs of both kinds have."""
+    path = f"/api/{name}s"
+    history = {
+        "history_start": "2026-03-01T00:00:00Z",
+        "history_end": "2026-03-01T12:30:00",
+        "history_interval_seconds": 3600,
+    }
+    states = f"/api/{name}_states/"
+    return {
+        **_lists(f"{name}s"),
+        f"POST {path}/follow": _plain(body={"limit": 2}),
+        f"POST {path}/history": _plain(body=history),
+        f"GET {path}/{{id}}": _of(make),
+        f"PATCH {path}/{{id}}": _of(make, body={"name": "another"}, status=204),
+        f"DELETE {path}/{{id}}": _of(make, status=204, again=404),
+        f"POST {path}/{{id}}/set_state": _of(
+            make, body={"state": {"type": "RUNNING", "message": "now"}, "force": True}, status=201
+        ),
+        f"GET {states}": lambda host: Example(query={f"{name}_id": make(host)["id"]}),
+        f"GET {states}{{id}}": lambda host: Example({"id": make(host)["state_id"]}),
+    }
 
 
 EXAMPLES: dict[str, Make] = {
@@ -98,8 +136,27 @@ EXAMPLES: dict[str, Make] = {
         status=201,
         again=200,
     ),
-    "GET /api/task_runs/{id}": _of(a_task_run),
-    "GET /api/task_run_states/": lambda host: Example(query={"task_run_id": a_task_run(host)["id"]}),
+    "POST /api/task_runs/bulk": lambda host: Example(
+        body={"task_runs": [{"task_key": "examples.bulk", "tags": [f"{n}"]} for n in range(3)]}
+    ),
+    **_runs("task_run", a_task_run),
+    "POST /api/flow_runs/": lambda host: Example(
+        body={
+            "flow_id": a_flow(host)["id"],
+            "name": None,
+            "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": "2026-03-01T08:00:00+01:00"}},
+            "parameters": {"x": [1]},
+            "context": {"y": None},
+            "tags": ["a"],
+            "labels": {"n": 1},
+            "idempotency_key": unique("key"),
+            "empirical_policy": {"retries": 1, "retry_delay": 2},
+        },
+        status=201,
+        again=200,
+    ),
+    "POST /api/flow_runs/lateness": _plain(body={"flow_runs": {"tags": {"all_": ["late"]}}}),
+    **_runs("flow_run", a_flow_run),
     "POST /api/task_workers/filter": _plain(body={"task_worker_filter": {"task_keys": ["examples.key"]}}),
     "POST /api/concurrency_limits/": lambda host: Example(
         body={"tag": unique("tag"), "concurrency_limit": 2}, status=201, again=200
@@ -116,6 +173,11 @@ EXAMPLES: dict[str, Make] = {
     ),
     "POST /api/flows/": lambda host: Example(
         body={"name": unique("flow"), "tags": ["a"], "labels": {"n": 1}}, status=201, again=200
+    ),
+    **_lists("flows"),
+    **_lists("deployments"),
+    "POST /api/deployments/get_scheduled_flow_runs": lambda host: Example(
+        body={"deployment_ids": [a_deployment(host)["id"]], "scheduled_before": "2026-03-01T08:00:00Z"}
     ),
     "GET /api/flows/{id}": _of(a_flow),
     "GET /api/flows/name/{name}": lambda host: Example({"name": a_flow(host)["name"]}),

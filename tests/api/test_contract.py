@@ -30,6 +30,9 @@ class _Nothing:
     def __getattr__(self, name: str) -> Any:
         return _Nothing()
 
+    def __call__(self, *_: object) -> Any:
+        return _Nothing()
+
 
 ROUTES = {f"{route.method} {route.template}": route for route in api_routes(cast("Core", _Nothing()))}
 VERSIONED = [name for name, route in ROUTES.items() if route.tag != HEALTH]

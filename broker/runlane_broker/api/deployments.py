@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET
 
+from runlane.protocol.states import StateType
+
 from ..clock import to_datetime
 from ..core.core import Core
 from ..errors import NotFound
-from ..schemas.deployments import Deployment, DeploymentCreate, DeploymentUpdate
+from ..schemas.deployments import Deployment, DeploymentCreate, DeploymentPage, DeploymentUpdate, ScheduledRuns
+from ..schemas.filters import AnyOrNot, AnyOrNull, Between, Filters, FlowRunFilter, StateOrNot
+from ..schemas.flow_runs import FlowRun
+from ..schemas.lists import DeploymentList, DeploymentPages, FlowRunFilters, size_of
+from ..schemas.sorts import FlowRunSort
 from ..storage.flow_records import DeploymentRecord, DeploymentValues
+from .listing import Listed, Lists, list_routes
+from .rendering import render_flow_run
 from .routes import Answer, Route
 
 _TAG = "deployments"
@@ -51,6 +60,19 @@ class Deployments:
     async def resume(self, id: str) -> None:
         """Mark a deployment as not paused."""
         await self._core.flows.update_deployment(id, {"paused": False})
+
+    async def scheduled_runs(self, body: ScheduledRuns) -> list[FlowRun]:
+        """Return the scheduled runs of some deployments."""
+        before = None if body.scheduled_before is None else Between(before_=body.scheduled_before)
+        wanted = FlowRunFilter(
+            deployment_id=AnyOrNull(any_=tuple(map(UUID, body.deployment_ids))),
+            state=StateOrNot(type=AnyOrNot(any_=(StateType.SCHEDULED,))),
+            next_scheduled_start_time=before,
+        )
+        sort, size = FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, size_of(body.limit)
+        runs = await self._core.store.flow_runs.list(Filters(flow_runs=wanted), sort, size)
+        now = self._core.clock.now()
+        return [render_flow_run(run, now) for run in runs]
 
 
 def _values(body: DeploymentCreate) -> DeploymentValues:
@@ -121,6 +143,18 @@ def render_deployment(record: DeploymentRecord) -> Deployment:
     )
 
 
+LISTED: Final = Listed(
+    path="/api/deployments",
+    noun="deployment",
+    render=render_deployment,
+    shown=Deployment,
+    filters=FlowRunFilters,
+    listed=DeploymentList,
+    paged=DeploymentPages,
+    page=DeploymentPage,
+)
+
+
 def routes(core: Core) -> list[Route]:
     """Return the routes."""
     deployments = Deployments(core)
@@ -172,6 +206,16 @@ def routes(core: Core) -> list[Route]:
             tag=_TAG,
             answers={204: None},
             refusals=gone,
+        ),
+        *list_routes(Lists(core.store.lists.deployments, LISTED), LISTED),
+        Route(
+            method="POST",
+            path="/api/deployments/get_scheduled_flow_runs",
+            handler=deployments.scheduled_runs,
+            summary="List the scheduled runs of deployments, the next ones first",
+            tag=_TAG,
+            answers={200: list[FlowRun]},
+            body=ScheduledRuns,
         ),
         *(
             Route(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..clock import to_datetime
 from ..core.core import Core
 from ..errors import NotFound
-from ..schemas.flows import Flow, FlowCreate, FlowUpdate
+from ..schemas.flows import Flow, FlowCreate, FlowPage, FlowUpdate
+from ..schemas.lists import FlowList, FlowPages, FlowRunFilters
 from ..storage.flow_records import FlowRecord
+from .listing import Listed, Lists, list_routes
 from .routes import Answer, Route
 
 _TAG = "flows"
@@ -61,6 +65,18 @@ def render_flow(flow: FlowRecord) -> Flow:
     )
 
 
+LISTED: Final = Listed(
+    path="/api/flows",
+    noun="flow",
+    render=render_flow,
+    shown=Flow,
+    filters=FlowRunFilters,
+    listed=FlowList,
+    paged=FlowPages,
+    page=FlowPage,
+)
+
+
 def routes(core: Core) -> list[Route]:
     """Return the routes."""
     flows = Flows(core)
@@ -112,4 +128,5 @@ def routes(core: Core) -> list[Route]:
             answers={204: None},
             refusals=gone,
         ),
+        *list_routes(Lists(core.store.lists.flows, LISTED), LISTED),
     ]

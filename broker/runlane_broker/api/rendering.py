@@ -15,9 +15,17 @@ from ..orchestration.bookkeeping import estimated_run_time, estimated_start_time
 from ..orchestration.details import TIMES
 from ..schemas.flow_runs import FlowRun
 from ..schemas.runs import FlowRunPolicy, Policy
-from ..schemas.states import State, StateDetails
+from ..schemas.states import (
+    AbortDetails,
+    AcceptDetails,
+    OrchestrationResult,
+    RejectDetails,
+    State,
+    StateDetails,
+    WaitDetails,
+)
 from ..schemas.task_runs import TaskRun
-from ..storage.records import AnyRunRecord, FlowRunRecord, RunRecord, StateRecord
+from ..storage.records import AnyRunRecord, FlowRunRecord, RunRecord, StateRecord, Status, TransitionOutcome
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 
 T = TypeVar("T")
@@ -91,6 +99,25 @@ def render_state(state: StateRecord, kind: RunKind) -> State:
         data=None if state.data is None else msgspec.Raw(state.data),
         state_details=_details(state, kind),
     )
+
+
+def render_outcome(outcome: TransitionOutcome, kind: RunKind) -> OrchestrationResult:
+    """Return the answer to a proposed state."""
+    return OrchestrationResult(
+        state=render_state(outcome.state, kind), status=outcome.status.value, details=_why(outcome)
+    )
+
+
+def _why(outcome: TransitionOutcome) -> AcceptDetails | RejectDetails | WaitDetails | AbortDetails:
+    match outcome.status:
+        case Status.ACCEPT:
+            return AcceptDetails()
+        case Status.REJECT:
+            return RejectDetails(reason=outcome.reason)
+        case Status.WAIT:
+            return WaitDetails(delay_seconds=outcome.delay_seconds or 0, reason=outcome.reason)
+        case Status.ABORT:
+            return AbortDetails(reason=outcome.reason)
 
 
 def _details(state: StateRecord, kind: RunKind) -> StateDetails:

@@ -160,7 +160,7 @@ class DeploymentRunCreate(Request):
 class ScheduledRuns(Request):
     """Which scheduled runs of deployments."""
 
-    deployment_ids: Annotated[list[Id], Meta(min_length=1, max_length=1000)]
+    deployment_ids: Annotated[list[Id], Meta(min_length=1, max_length=500)]
     scheduled_before: Time | None = None
     limit: Limit = None
 

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType, field
 
 from runlane.protocol.messages import Id, Name
 
-from .base import JsonObject, Request
+from .base import JsonObject, Request, Response
 from .deployments import check_objects
 from .flows import PathName
 from .runs import FlowRunPolicy, FlowRunPolicyCreate, Page, Run
@@ -48,10 +48,9 @@ class FlowRunCreate(Request):
 
 
 class FlowRunUpdate(Request):
-    """What can be changed of a run; what is absent stays as it is."""
+    """What can be changed of a run."""
 
     name: Name | None = None
-    infrastructure_pid: Annotated[str, Meta(max_length=2000)] | UnsetType | None = UNSET
 
 
 class FlowRun(Run):
@@ -78,6 +77,13 @@ class FlowRun(Run):
     attempt: int | UnsetType = UNSET
     failures: int | UnsetType = UNSET
     losses: int | UnsetType = UNSET
+
+
+class FlowRunsAfter(Response):
+    """The runs after a cursor, and the cursor after them; null at the end."""
+
+    results: list[FlowRun]
+    next: str | None
 
 
 class FlowRunPage(Page):

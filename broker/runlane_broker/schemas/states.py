@@ -139,7 +139,7 @@ class OrchestrationResult(Response):
     """What became of a state that was asked for, and the state in which the run is now."""
 
     state: State | None
-    status: Literal["ACCEPT", "REJECT", "WAIT", "ABORT"]
+    status: str
     details: AcceptDetails | RejectDetails | WaitDetails | AbortDetails
 
 

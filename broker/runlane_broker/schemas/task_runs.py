@@ -135,6 +135,13 @@ class TaskRun(Run):
     headers: dict[str, str] | UnsetType = UNSET
 
 
+class TaskRunsAfter(Response):
+    """The runs after a cursor, and the cursor after them; null at the end."""
+
+    results: list[TaskRun]
+    next: str | None
+
+
 class TaskRunPage(Page):
     """A page of runs."""
 
