@@ -176,6 +176,12 @@ EXAMPLES: dict[str, Make] = {
     ),
     **_lists("flows"),
     **_lists("deployments"),
+    "POST /api/deployments/{id}/create_flow_run": _of(
+        a_deployment,
+        body={"parameters": {"x": 2}, "tags": ["b"], "idempotency_key": "once"},
+        status=201,
+        again=200,
+    ),
     "POST /api/deployments/get_scheduled_flow_runs": lambda host: Example(
         body={"deployment_ids": [a_deployment(host)["id"]], "scheduled_before": "2026-03-01T08:00:00Z"}
     ),

@@ -8,18 +8,32 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from runlane.protocol.ids import uuid7
 from runlane.protocol.states import StateType
 
 from ..clock import to_datetime
 from ..core.core import Core
+from ..core.flows import run_of
 from ..errors import NotFound
-from ..schemas.deployments import Deployment, DeploymentCreate, DeploymentPage, DeploymentUpdate, ScheduledRuns
+from ..schemas.deployments import (
+    Deployment,
+    DeploymentCreate,
+    DeploymentPage,
+    DeploymentRunCreate,
+    DeploymentUpdate,
+    ScheduledRuns,
+)
 from ..schemas.filters import AnyOrNot, AnyOrNull, Between, Filters, FlowRunFilter, StateOrNot
 from ..schemas.flow_runs import FlowRun
 from ..schemas.lists import DeploymentList, DeploymentPages, FlowRunFilters, size_of
+from ..schemas.runs import FlowRunPolicyCreate
 from ..schemas.sorts import FlowRunSort
+from ..schemas.states import StateCreate
 from ..storage.flow_records import DeploymentRecord, DeploymentValues
+from ..storage.records import Creation, NewFlowRun
+from .flow_runs import check_created, default_name, object_or_empty
 from .listing import Listed, Lists, list_routes
+from .proposals import checked_object, proposed_state
 from .rendering import render_flow_run
 from .routes import Answer, Route
 
@@ -61,6 +75,20 @@ class Deployments:
         """Mark a deployment as not paused."""
         await self._core.flows.update_deployment(id, {"paused": False})
 
+    async def create_run(self, id: str, body: DeploymentRunCreate) -> Answer:
+        """Create a run of a deployment, or return the one of this idempotency key."""
+        self._core.submissions.check_load()
+        deployment = await self._core.store.flows.deployment(id)
+        if deployment is None:
+            raise NotFound("Deployment not found")
+        created = await self._core.transitions.create_flow_run(run_of(deployment, _asked(body)))
+        check_created(created)
+        run = await self._core.store.flow_runs.get(created.id)
+        if run is None:
+            raise NotFound("Flow run not found")  # deleted meanwhile
+        shown = render_flow_run(run, self._core.clock.now())
+        return Answer(200 if created.how is Creation.EXISTED else 201, shown)
+
     async def scheduled_runs(self, body: ScheduledRuns) -> list[FlowRun]:
         """Return the scheduled runs of some deployments."""
         before = None if body.scheduled_before is None else Between(before_=body.scheduled_before)
@@ -73,6 +101,28 @@ class Deployments:
         runs = await self._core.store.flow_runs.list(Filters(flow_runs=wanted), sort, size)
         now = self._core.clock.now()
         return [render_flow_run(run, now) for run in runs]
+
+
+def _asked(body: DeploymentRunCreate) -> NewFlowRun:
+    policy = body.empirical_policy or FlowRunPolicyCreate()
+    run_id = uuid7()
+    return NewFlowRun(
+        id=run_id,
+        flow_id="",  # the deployment's
+        name=body.name or default_name(run_id),
+        initial=proposed_state(body.state or StateCreate(type="SCHEDULED")),
+        parameters=checked_object(body.parameters, "parameters"),
+        context=checked_object(body.context, "context"),
+        job_variables=object_or_empty(body.job_variables, "job_variables"),
+        retries=policy.limit,
+        retry_delay=policy.delays,
+        retry_jitter=policy.retry_jitter_factor or 0.0,
+        tags=body.tags,
+        labels=body.labels or {},
+        idempotency_key=body.idempotency_key,
+        parent_task_run_id=body.parent_task_run_id,
+        work_queue_name=body.work_queue_name,
+    )
 
 
 def _values(body: DeploymentCreate) -> DeploymentValues:
@@ -208,6 +258,16 @@ def routes(core: Core) -> list[Route]:
             refusals=gone,
         ),
         *list_routes(Lists(core.store.lists.deployments, LISTED), LISTED),
+        Route(
+            method="POST",
+            path="/api/deployments/{id:uuid}/create_flow_run",
+            handler=deployments.create_run,
+            summary="Create a run of a deployment; without a state it is SCHEDULED for now",
+            tag=_TAG,
+            answers={201: FlowRun, 200: FlowRun},
+            refusals={**gone, 409: "There is no such work queue"},
+            body=DeploymentRunCreate,
+        ),
         Route(
             method="POST",
             path="/api/deployments/get_scheduled_flow_runs",

@@ -63,6 +63,11 @@ def check_created(created: Created) -> None:
         raise Conflict("There is another run with this id.")
 
 
+def default_name(run_id: str) -> str:
+    """Return the name of a run that was given none."""
+    return f"run-{run_id[-8:]}"
+
+
 def object_or_empty(payload: msgspec.Raw | None, field: str) -> bytes:
     """Return an object's bytes, those of an empty one for null. Raises `Invalid`."""
     return b"{}" if payload is None else checked_object(payload, field)
@@ -74,7 +79,7 @@ def _record(body: FlowRunCreate) -> NewFlowRun:
     return NewFlowRun(
         id=run_id,
         flow_id=body.flow_id,
-        name=body.name or f"run-{run_id[-8:]}",
+        name=body.name or default_name(run_id),
         initial=proposed_state(body.state or StateCreate(type="PENDING")),
         parameters=checked_object(body.parameters, "parameters"),
         context=checked_object(body.context, "context"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from runlane.protocol.ids import uuid7
 
 from ..errors import Conflict, NotFound
-from ..storage.flow_records import DeploymentValues
+from ..storage.flow_records import DeploymentRecord, DeploymentValues
 from ..storage.operations.flows import (
     CreateFlow,
     DeleteDeployment,
@@ -18,7 +21,33 @@ from ..storage.operations.flows import (
     UpdateDeployment,
     UpdateFlow,
 )
+from ..storage.records import NewFlowRun
 from ..storage.store import Store
+
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def run_of(deployment: DeploymentRecord, asked: NewFlowRun) -> NewFlowRun:
+    """Return the run of a deployment that was asked for: what the deployment says, and over it what was asked."""
+    values = deployment.values
+    return replace(
+        asked,
+        flow_id=deployment.flow_id,
+        deployment_id=deployment.id,
+        parameters=_merged(values.parameters, asked.parameters),
+        job_variables=_merged(values.job_variables, asked.job_variables),
+        tags=tuple(dict.fromkeys((*values.tags, *asked.tags))),
+        labels={**values.labels, "prefect.deployment.id": deployment.id, **asked.labels},
+        work_pool_name=deployment.work_pool_name,
+        work_queue_name=asked.work_queue_name or values.work_queue_name,
+        flow_version=asked.flow_version or values.version,
+    )
+
+
+def _merged(below: bytes, above: bytes) -> bytes:
+    """Merge two JSON objects; their values pass through as they are."""
+    return below if above == b"{}" else _encode({**_objects(below), **_objects(above)})
 
 
 class Flows:
