@@ -79,7 +79,7 @@ def render_flow_run(run: FlowRunRecord, now: int) -> FlowRun:
         context=msgspec.Raw(run.context),
         job_variables=msgspec.Raw(run.job_variables),
         idempotency_key=run.idempotency_key,
-        empirical_policy=FlowRunPolicy(**_policy(run), pause_keys=[], resuming=False, retry_type=None),
+        empirical_policy=FlowRunPolicy(**_policy(run), pause_keys=[], resuming=False, retry_type=run.retry_type),
         parent_task_run_id=run.parent_task_run_id,
         infrastructure_pid=run.infrastructure_pid,
         attempt=run.attempt or UNSET,
@@ -104,7 +104,9 @@ def render_state(state: StateRecord, kind: RunKind) -> State:
 def render_outcome(outcome: TransitionOutcome, kind: RunKind) -> OrchestrationResult:
     """Return the answer to a proposed state."""
     return OrchestrationResult(
-        state=render_state(outcome.state, kind), status=outcome.status.value, details=_why(outcome)
+        state=render_state(outcome.state, kind),
+        status=outcome.status.value,
+        details=_why(outcome),
     )
 
 

@@ -112,6 +112,9 @@ class StateOfFlowRun(Parameters):
     flow_run_id: Id
 
 
+StatusName: TypeAlias = Literal["ACCEPT", "REJECT", "WAIT", "ABORT"]
+
+
 class AcceptDetails(Response, tag_field="type", tag="accept_details"):
     """The state was set."""
 
@@ -139,7 +142,7 @@ class OrchestrationResult(Response):
     """What became of a state that was asked for, and the state in which the run is now."""
 
     state: State | None
-    status: str
+    status: StatusName
     details: AcceptDetails | RejectDetails | WaitDetails | AbortDetails
 
 

@@ -364,6 +364,7 @@ class FlowRunRecord(AnyRunRecord):
     work_pool_name: str | None
     flow_version: str | None
     infrastructure_pid: str | None
+    retry_type: str | None
     context: bytes
     job_variables: bytes
 

@@ -49,6 +49,7 @@ def flow_run_record(row: Any) -> FlowRunRecord:
         work_pool_name=row.work_pool_name,
         flow_version=row.flow_version,
         infrastructure_pid=row.infrastructure_pid,
+        retry_type=row.retry_type,
         context=row.context,
         job_variables=row.job_variables,
     )
