@@ -102,7 +102,7 @@ def _to_ecma(schema: Any) -> None:
         del said["pattern"]
         said["format"] = "uuid"
     elif isinstance(said.get("pattern"), str):
-        said["pattern"] = said["pattern"].removesuffix(r"\Z") + "$"
+        said["pattern"] = re.sub(r"\\Z$", "$", said["pattern"])
     for item in said.values():
         _to_ecma(item)
 
