@@ -13,13 +13,18 @@ from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.states import may_follow
 from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.creating import CreateRuns
+from runlane_broker.storage.operations.creating_flow_runs import CreateFlowRun
+from runlane_broker.storage.operations.flows import CreateFlow
 from runlane_broker.storage.operations.leasing import FinishRun, LeaseRuns, StartRun
+from runlane_broker.storage.operations.limits import SetLimit
 from runlane_broker.storage.operations.sessions import OpenSession, StartBroker, hash_token
 from runlane_broker.storage.operations.transitions import SetState
 from runlane_broker.storage.records import (
     Created,
+    Creation,
     Holder,
     LeasedRun,
+    NewFlowRun,
     NewRunRecord,
     Refill,
     Reported,
@@ -29,7 +34,7 @@ from runlane_broker.storage.records import (
     Verdict,
 )
 from runlane_broker.storage.store import Store
-from runlane_broker.storage.tables import TASK_RUN, RunKind
+from runlane_broker.storage.tables import TASK_RUN, RunKind, metadata
 from runlane_broker.storage.writer import Executor
 
 from ..support import PATIENCE, FakeClock, make_run, new_id
@@ -203,6 +208,30 @@ class Database:
         assert outcome is not None, "there is no such run"
         return outcome
 
+    def limit(self, tag: str, slots: int) -> None:
+        """Limit a tag."""
+        self.do(SetLimit(new_id(), tag, slots))
+
+    def flow(self, name: str = "flow") -> str:
+        """Create a flow, or find it; its id."""
+        return self.do(CreateFlow(new_id(), name, (), {})).id
+
+    def new_flow_run(self, **changes: Any) -> NewFlowRun:
+        """A flow run that could be created."""
+        values: dict[str, Any] = {"name": "run", "initial": Proposed(StateType.PENDING), **changes}
+        flow_id = values.pop("flow_id", None) or self.flow()
+        return NewFlowRun(new_id(), flow_id, **values)
+
+    def flow_run(self, **changes: Any) -> str:
+        """Create a flow run; its id."""
+        run = self.new_flow_run(**changes)
+        assert self.do(CreateFlowRun(run)).how is Creation.CREATED
+        return run.id
+
+    def running_flow_run(self) -> str:
+        """Create a flow run that is RUNNING; its id."""
+        return self.flow_run(initial=Proposed(StateType.RUNNING))
+
     def start_broker(self) -> None:
         self.do(StartBroker(self.broker_id, "1.0"))
 
@@ -213,8 +242,19 @@ class Database:
         assert record is not None
         return record
 
-    def history(self, run_id: str) -> list[StateRecord]:
-        return self.wait(self.store.history(run_id))
+    def history(self, run_id: str, kind: RunKind = TASK_RUN) -> list[StateRecord]:
+        return self.wait(self.store.runs(kind).states(run_id))
+
+    def row(self, table: str, run_id: str) -> dict[str, Any]:
+        """What stands in a table by an id."""
+        columns = [column.name for column in metadata.tables[table].c]
+        (row,) = self.query(f"SELECT {', '.join(columns)} FROM {table} WHERE id = '{run_id}'")
+        return dict(zip(columns, row, strict=True))
+
+    def slots(self) -> set[tuple[str, str]]:
+        """The slots that are taken: tag and run."""
+        limits = self.wait(self.store.tag_limits.list(100, 0))
+        return {(limit.tag, run_id) for limit in limits for run_id in limit.holders}
 
     def names(self, run_id: str) -> list[str]:
         """The names of a run's states, oldest first."""
@@ -230,12 +270,19 @@ class Database:
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Fail if the block changes anything of the runs."""
-        before = self._snapshot()
+        before = self.snapshot()
         yield
-        assert self._snapshot() == before
+        assert self.snapshot() == before
 
-    def _snapshot(self) -> list[list[Row]]:
-        tables = {"task_run": "id", "task_run_payload": "task_run_id", "task_run_state": "id"}
+    def snapshot(self) -> list[list[Row]]:
+        """All that stands there of task runs."""
+        tables = {
+            "task_run": "id",
+            "task_run_payload": "task_run_id",
+            "task_run_state": "id",
+            "task_run_cache": "id",
+            "concurrency_slot": "task_run_id, concurrency_limit_id",
+        }
         return [list(self.query(f"SELECT * FROM {table} ORDER BY {key}")) for table, key in tables.items()]
 
 

@@ -26,6 +26,7 @@ from runlane_broker.storage.store import Store
 from ..support import SECOND, START, Broken, ControlledExecutor, FakeClock, Gate, make_run, new_database, run
 from .conformance import StoreConformance
 from .database import COMPLETED, Database, Row
+from .surface_conformance import SurfaceConformance
 
 
 class Keep:
@@ -65,7 +66,7 @@ def open_database(
         other.close()
 
 
-class TestSqlite(StoreConformance):
+class TestSqlite(StoreConformance, SurfaceConformance):
     @pytest.fixture
     def db(self, tmp_path: Path) -> Iterator[Database]:
         yield from open_database(new_database(tmp_path))

@@ -152,9 +152,10 @@ def _lease_at_once(tx: Transaction, row: dict[str, object], holder: Holder) -> d
 
 def first_write(tx: Transaction, run: Run, initial: Proposed, facts: Facts) -> Write:
     """Decide on the state that a run is created in. There is nothing that could be in its way."""
-    decision = decide(run, initial, facts, choose_policy(run, initial, force=True), tx.tick())
+    decision = decide(run, initial, facts, choose_policy(run, initial, force=True), tx.now)
     match decision:
         case Accept(write) | Reject(_, Write() as write):
+            tx.stamp(write.timestamp, 0)  # what follows in this transaction is later
             return write
         case _:
             raise AssertionError(f"a run cannot be created {initial.type}: {decision}")

@@ -80,7 +80,7 @@ def append_state(
             "type": state.type.value,
             "name": state.label,
             "message": state.message,
-            "timestamp": tx.stamp(write.timestamp, 0),
+            "timestamp": tx.stamp(write.timestamp, 0),  # what follows is later
             "due": due,
             "attempt": attempt,
             "session_id": None,  # no session has reported it
@@ -107,7 +107,7 @@ def carry_out(tx: Transaction, run_id: str, state_id: str, timestamp: int, effec
                 tx.later(
                     qt.insert_cached,
                     {
-                        "id": tx.new_id(timestamp),
+                        "id": tx.new_id(tx.tick()),  # the newest counts
                         "cache_key": key,
                         "cache_expiration": expiration,
                         "task_run_state_id": state_id,

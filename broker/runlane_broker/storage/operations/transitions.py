@@ -154,7 +154,7 @@ class SetState(Operation["TransitionOutcome | None"]):
         while (row := read_row(tx, self.kind, self.run_id)) is not None:
             run = row.run(self.kind)
             policy = self.policy or choose_policy(run, self.proposed, force=self.force)
-            decision = decide(run, self.proposed, self._facts(tx, row), policy, tx.tick())
+            decision = decide(run, self.proposed, self._facts(tx, row), policy, tx.now)
             outcome = settle(tx, self.kind, row, decision, policy)
             if outcome is not None:
                 return outcome
