@@ -234,6 +234,16 @@ class Broker:
                 return
         raise AssertionError("it never comes to rest")
 
+    async def settled_refills(self) -> None:
+        """Wait until the windows are filled and what they give is on its way to the writer."""
+        dispatching = self.core.dispatching
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            if dispatching._refills:
+                await asyncio.wait(dispatching._refills)
+            elif dispatching._cycle_handle is None:
+                return
+
     async def run(self, run_id: str) -> RunRecord:
         record = await self.core.store.run_by_id(run_id)
         assert record is not None

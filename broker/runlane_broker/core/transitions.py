@@ -86,8 +86,8 @@ class Transitions:
     def _settle(self, change: Change) -> None:
         if change.unqueued:
             self._dispatcher.remove(change.task_key, change.run_id)
-        if change.to_stop is not None and (session := self._holder(change.run_id, change.to_stop)) is not None:
-            self._tell_to_stop(session, change.run_id, change.to_stop)
+        if change.to_stop is not None:
+            self._stop(change.run_id, change.to_stop)
         if change.ended is not None:
             self._end_lease(change.run_id, change.ended)
         if change.final is not None:
@@ -96,14 +96,18 @@ class Transitions:
             self._hub.forget_progress(change.run_id)
             self._dispatching.queue(change.queued)
 
+    def _stop(self, run_id: str, lease: Lease) -> None:
+        session = self._holder(run_id, lease)
+        if session is not None and session.port is not None:
+            session.port.cancel(run_id, lease.attempt, CANCEL_GRACE_SECONDS)
+
     def _end_lease(self, run_id: str, lease: Lease) -> None:
-        """Free the slot, and tell the worker to stop. One that is away hears of it when it comes back."""
+        """Free the slot, and tell the worker. One that is away hears of it when it comes back."""
         session = self._holder(run_id, lease)
         if session is None:
             return
         del session.held[run_id]
         self._dispatcher.release(session.id, run_id)
-        self._tell_to_stop(session, run_id, lease)
         if session.port is not None:
             session.port.lease_lost(run_id, lease.attempt)
 
@@ -112,10 +116,6 @@ class Transitions:
         session = self._registry.get(lease.session_id)
         held = None if session is None else session.held.get(run_id)
         return session if held is not None and held.attempt == lease.attempt else None
-
-    def _tell_to_stop(self, session: Session, run_id: str, lease: Lease) -> None:
-        if session.port is not None:
-            session.port.cancel(run_id, lease.attempt, CANCEL_GRACE_SECONDS)
 
     async def _write(self, operation: Operation[T], changes: Callable[[T], Iterable[Change]]) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

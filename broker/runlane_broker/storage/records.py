@@ -236,7 +236,7 @@ class Change:
 
     - `unqueued`: it was SCHEDULED, and is not as it was: its window must forget it;
     - `queued`: it waits now; `final`: it has ended now, or is gone;
-    - `ended`: the lease that is over; `to_stop`: the lease whose holder shall stop.
+    - `to_stop`: the lease whose holder shall stop; `ended`: the lease that is over.
     """
 
     run_id: str

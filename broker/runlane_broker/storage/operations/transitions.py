@@ -269,7 +269,7 @@ def _change(row: RunRow, write: Write, *, lane: object, withheld: object) -> Cha
         queued=queued,
         final=final,
         ended=lease if any(isinstance(effect, EndLease) for effect in write.effects) else None,
-        to_stop=lease if any(isinstance(effect, AskToStop) for effect in write.effects) else None,
+        to_stop=lease if any(isinstance(effect, EndLease | AskToStop) for effect in write.effects) else None,
     )
 
 
