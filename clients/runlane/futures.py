@@ -26,6 +26,7 @@ from .protocol.ids import is_id
 from .protocol.messages import RunFinished, RunProgress
 from .protocol.states import FINAL, StateType
 from .serializers import ANY_RESULT, Results
+from .waits import waiting
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
@@ -179,7 +180,10 @@ class RunFuture(Generic[R_co]):
             return exc
 
     async def _end_in_time(self, seconds: float | None) -> RunFinished:
-        return await _in_time(self._end(), seconds, f"run {self.id} has not ended")
+        if self._ending is not None:
+            return await self._end()
+        with waiting():
+            return await _in_time(self._end(), seconds, f"run {self.id} has not ended")
 
     def _block(self, seconds: float | None, call: str, instead: str) -> RunFinished:
         if isinstance(self._ending, RunFinished):

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from runlane import current_run, task
+from runlane import Client, RunFuture, Settings, current_run, task
 
 
 @task(key="cpu.pid", pool="process")
@@ -106,3 +106,8 @@ def family(seconds: float) -> None:
     current_run().progress(child)
     time.sleep(seconds)
     os._exit(1)
+
+
+@task(key="cpu.wait", pool="process")
+def wait(url: str, awaited: str) -> int:
+    return RunFuture[int](awaited, Client(Settings(url=url))).result()

@@ -7,6 +7,7 @@
     Session     the connection: subscribe, resume, beats; owns the Reporter
     Reporter    every run that is held, and what the broker has not yet confirmed
     Executor    every run that is executed: slots, timeouts, cancels, leases
+    Standstill  says so when every slot is held by a run that waits for another
     Fence       the runs that must stop before their lease can be elsewhere
 
     elsewhere:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from ..protocol.messages import PushedRun
 from ..tasks import Task
+from ..waits import tell_waits
 from . import outcomes
 from .context import CurrentRun, Snooze, enter
 from .outcomes import Report
@@ -31,6 +32,7 @@ class Call(Protocol):
     def cancelled(self) -> bool: ...
     def tell_begun(self) -> None: ...
     def tell_progress(self, progress: LatestProgress, /) -> None: ...
+    def tell_waiting(self, waits: bool, /) -> None: ...
 
 
 #: What a coroutine function may raise: all but GeneratorExit, by which a loop that ends lets go of a coroutine.
@@ -69,6 +71,7 @@ def _begin(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         raise _BadParameters from exc
     progress = LatestProgress(call.tell_progress)
     enter(CurrentRun(call.run, call.timeout, progress.put, call, call.resources))
+    tell_waits(call.tell_waiting)
     call.tell_begun()
     return arguments
 

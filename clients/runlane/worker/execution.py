@@ -75,6 +75,10 @@ class Listener(Protocol):
         """There is progress to be sent."""
         ...
 
+    def on_waiting(self, execution: Execution, waits: bool) -> None:
+        """The task waits for another run, or does so no more."""
+        ...
+
     def on_ended(self, execution: Execution, report: Report) -> None:
         """The pool is done with this."""
         ...
@@ -155,6 +159,10 @@ class Execution:
     def tell_progress(self, progress: LatestProgress, /) -> None:
         """Say that there is progress to be sent."""
         self._post(self._listener.on_progress, self, progress)
+
+    def tell_waiting(self, waits: bool, /) -> None:
+        """Say that the task waits for another run, or does so no more."""
+        self._post(self._listener.on_waiting, self, waits)
 
     def tell_ended(self, report: Report) -> None:
         """Say how it went, when the task's code is done."""

@@ -21,6 +21,7 @@ from .outcomes import Report
 from .progress import LatestProgress
 from .reporter import Reporter
 from .slots import Slots
+from .standstill import Standstill
 
 log: Final = logging.getLogger("runlane.worker")
 
@@ -58,6 +59,7 @@ class Executor:
         self._slots = slots
         self._post = post
         self._fence = Fence(lease, self._on_fenced)
+        self._standstill = Standstill(slots)
         self._executions: dict[RunKey, Execution] = {}
         self._not_begun: dict[RunKey, Execution] = {}  # oldest first
         self._not_begun_timer: asyncio.TimerHandle | None = None
@@ -154,6 +156,13 @@ class Executor:
     def on_progress(self, execution: Execution, progress: LatestProgress) -> None:
         """Report it."""
         self._reporter.progress(execution.key, progress)
+
+    def on_waiting(self, execution: Execution, waits: bool) -> None:
+        """Mark a slot that only another run can free."""
+        if not waits:
+            self._standstill.remove(execution.key)
+        elif self._executions.get(execution.key) is execution:
+            self._standstill.add(execution)
 
     def on_ended(self, execution: Execution, report: Report) -> None:
         """Report the run, where that has not been done before, and free its slot."""
@@ -288,6 +297,7 @@ class Executor:
         del self._executions[execution.key]
         self._not_begun.pop(execution.key, None)
         self._fence.remove(execution.key)
+        self._standstill.remove(execution.key)
         if not self._executions:
             self._idle.set()
         final = _final(execution, report)

@@ -22,6 +22,11 @@ class Slots:
     def __repr__(self) -> str:
         return f"<Slots {self._taken} of {self._limit} taken, {self.stuck} stuck>"
 
+    @property
+    def usable(self) -> int:
+        """How many places there are for runs."""
+        return self._limit - self.stuck
+
     def take(self) -> bool:
         """Take a place, if one is free."""
         if self._taken >= self._limit:
@@ -55,7 +60,7 @@ class Slots:
         self._tell()
 
     def _tell(self) -> None:
-        limit = 0 if self._paused or self._closed else self._limit - self.stuck
+        limit = 0 if self._paused or self._closed else self.usable
         if limit != self._announced:
             self._announced = limit
             self._announce(limit)

@@ -27,7 +27,20 @@ from ..context import NoResources
 from ..discovery import load_task
 from ..progress import LatestProgress
 from ..signals import SIGNALS
-from .pipe import TO_PROCESS, Ask, Begun, Broken, Channel, Execute, Logged, Ready, Setup, Snoozed, ToProcess
+from .pipe import (
+    TO_PROCESS,
+    Ask,
+    Begun,
+    Broken,
+    Channel,
+    Execute,
+    Logged,
+    Ready,
+    Setup,
+    Snoozed,
+    ToProcess,
+    Waiting,
+)
 
 #: Seconds within which progress is gathered before it is sent.
 _PROGRESS_SECONDS: Final = 0.1
@@ -67,6 +80,10 @@ class _Call:
         timer = threading.Timer(_PROGRESS_SECONDS, self.send_progress)
         timer.daemon = True
         timer.start()
+
+    def tell_waiting(self, waits: bool, /) -> None:
+        """Tell the worker that the task waits for another run, or does so no more."""
+        self._process.send(Waiting(id=self.run.id, attempt=self.run.attempt, waits=waits))
 
     def send_progress(self) -> None:
         """Tell the worker what it has not heard of yet."""

@@ -67,6 +67,14 @@ class Begun(Frame, frozen=True, tag="begun"):
     """The task is being called."""
 
 
+class Waiting(Frame, frozen=True, tag="waiting"):
+    """The task waits for another run, or does so no more."""
+
+    id: str
+    attempt: int
+    waits: bool
+
+
 class Snoozed(Frame, frozen=True, tag="snoozed"):
     """The run is given back."""
 
@@ -86,7 +94,7 @@ class Logged(Frame, frozen=True, tag="logged"):
 
 
 ToProcess: TypeAlias = Setup | Execute | Ask
-FromProcess: TypeAlias = Ready | Broken | Begun | Progress | Logged | Finished | Snoozed
+FromProcess: TypeAlias = Ready | Broken | Begun | Progress | Waiting | Logged | Finished | Snoozed
 
 TO_PROCESS: Final[msgspec.json.Decoder[ToProcess]] = msgspec.json.Decoder(ToProcess)
 FROM_PROCESS: Final[msgspec.json.Decoder[FromProcess]] = msgspec.json.Decoder(FromProcess)

@@ -26,7 +26,20 @@ from ..execution import Execution
 from ..groups import OWN_GROUP, kill_group
 from ..outcomes import Report, failed
 from ..progress import LatestProgress
-from .pipe import FROM_PROCESS, Ask, Begun, Broken, Channel, Execute, FromProcess, Logged, Ready, Setup, Snoozed
+from .pipe import (
+    FROM_PROCESS,
+    Ask,
+    Begun,
+    Broken,
+    Channel,
+    Execute,
+    FromProcess,
+    Logged,
+    Ready,
+    Setup,
+    Snoozed,
+    Waiting,
+)
 
 log: Final = logging.getLogger("runlane.worker")
 
@@ -212,6 +225,8 @@ class Child:
                         execution.tell_begun()
                     case Progress() as frame if (frame.id, frame.attempt) == execution.key:
                         latest.put(frame)  # (a thread that an earlier run left behind may still say something)
+                    case Waiting() as frame if (frame.id, frame.attempt) == execution.key:
+                        execution.tell_waiting(frame.waits)
                     case Finished() as frame:
                         return frame
                     case Snoozed(run=run):
