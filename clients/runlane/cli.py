@@ -148,9 +148,9 @@ def _worker(options: argparse.Namespace) -> int:
     _submit_there(settings, options)
     sys.path.insert(0, os.getcwd())
     try:
-        tasks = find_tasks(options.module)
+        found = find_tasks(options.module)
         worker = Worker(
-            tasks,
+            found.tasks.values(),
             limit=told.limit,
             settings=settings,
             client_id=options.name,
@@ -165,6 +165,10 @@ def _worker(options: argparse.Namespace) -> int:
         f"runlane {__version__} worker: {names}; limit {worker.limit}, broker {worker.settings.url}",
         flush=True,
     )
+    if found.left_out:
+        keys = ", ".join(task.key for task in found.left_out.values())
+        every = ",".join((*found.tasks, *found.left_out))
+        print(f"imported there, and not served: {keys}; to serve these, too: {options.module}:{every}", flush=True)
     try:
         return work(worker)
     except (ConnectionFailed, ProcessFailed) as exc:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import runlane
-from runlane import cli
+from runlane import cli, worker
 from runlane.protocol import messages as m
 
 from .fake_broker import fake_broker, pushed, run
@@ -103,3 +103,17 @@ def test_sigterm_drains(app: str, target: str) -> None:
             assert b'"level":"info"' in err
 
     run(main())
+
+
+def test_what_is_left_out_is_said(
+    app: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("shop_of_cli.py").write_text(
+        "from runlane import task\nfrom app_of_cli import add\n@task(key='own')\ndef own(): ...\n"
+    )
+    monkeypatch.setattr(worker, "work", lambda _: 0)
+    assert exit_code("worker", "shop_of_cli.py") == 0
+    _, left_out = capsys.readouterr().out.splitlines()
+    assert left_out == (
+        "imported there, and not served: app_of_cli.add; to serve these, too: shop_of_cli.py:own,add"
+    )

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeAlias, cast
@@ -35,21 +36,36 @@ class TaskSource(Part, frozen=True):
     file: str | None = None
 
 
-def find_tasks(target: str) -> list[Task[..., Any]]:
+@dataclass(frozen=True)
+class Found:
+    """The tasks of a module by their names there, and those that it has from others, and that are left out."""
+
+    tasks: dict[str, Task[..., Any]]
+    left_out: dict[str, Task[..., Any]] = field(default_factory=dict[str, Task[..., Any]])
+
+
+def find_tasks(target: str) -> Found:
     """Import a module and return its tasks: `pkg.mod`, `dir/file.py`, or either with `:name,name`.
 
-    Raises `UsageError` where there is no such module, or no task in it. What the module raises is passed on.
+    Where none is named, those that are defined there (in a package: or in its modules); in a module that defines
+    none, those that it imports. Raises `UsageError` where there is no such module, or no task in it. What the
+    module raises is passed on.
     """
     found = _TARGET.fullmatch(target)
     if found is None:
         raise UsageError(f"{target!r} names no module")
     module = _load(found["module"])
     if found["names"]:
-        return [_named(module, name) for name in found["names"].split(",")]
-    tasks = [cast("Task[..., Any]", value) for value in vars(module).values() if isinstance(value, Task)]
-    if not tasks:
+        return Found({name: _named(module, name) for name in found["names"].split(",")})
+    items = [
+        (name, cast("Task[..., Any]", value)) for name, value in vars(module).items() if isinstance(value, Task)
+    ]
+    if not items:
         raise UsageError(f"there is no task in {module.__name__}: decorate a function with @task")
-    return tasks
+    own = {name: task for name, task in items if _is_defined_in(module, task)}
+    keys = {task.key for task in own.values()}
+    others = {name: task for name, task in items if task.key not in keys}
+    return Found(own, others) if own else Found(others)
 
 
 def find_lifespan(target: str) -> Lifespan:
@@ -90,6 +106,13 @@ def load_task(source: TaskSource) -> Task[..., Any]:
 def _file_of(module: str) -> str | None:
     file: str | None = getattr(sys.modules.get(module), "__file__", None)
     return None if file is None else str(Path(file).resolve())
+
+
+def _is_defined_in(module: ModuleType, task: Task[..., Any]) -> bool:
+    function = task.function
+    if not hasattr(function, "__qualname__"):  # an object, which only says of what class it is
+        return True
+    return f"{function.__module__}.".startswith(f"{module.__name__}.")
 
 
 def _named(module: ModuleType, name: str) -> Task[..., Any]:
