@@ -25,6 +25,7 @@ from .core.core import Core
 from .gateway.submission import SubmissionConnection
 from .gateway.worker import WorkerConnection
 from .services.heartbeat import Heartbeat
+from .services.lookout import Lookout
 from .services.sweep import Sweep
 from .settings import Settings
 from .storage.records import Backlog
@@ -52,6 +53,7 @@ async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncG
         services = (
             Sweep(settings.timers.sweep, core.supervision),
             Heartbeat(settings.timers.heartbeat, core),
+            Lookout(core.unserved),
         )
         for service in services:
             service.start()

@@ -157,6 +157,7 @@ EXAMPLES: dict[str, Make] = {
     ),
     "POST /api/flow_runs/lateness": _plain(body={"flow_runs": {"tags": {"all_": ["late"]}}}),
     **_runs("flow_run", a_flow_run),
+    "GET /api/task_workers/missing": _plain(),
     "POST /api/task_workers/filter": _plain(body={"task_worker_filter": {"task_keys": ["examples.key"]}}),
     "POST /api/concurrency_limits/": lambda host: Example(
         body={"tag": unique("tag"), "concurrency_limit": 2}, status=201, again=200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..clock import to_datetime
 from ..core.core import Core
 from ..core.workers import WorkerRecord
-from ..schemas.task_workers import TaskWorker, TaskWorkersFilter
+from ..schemas.task_workers import TaskWorker, TaskWorkersFilter, UnservedKey
 from .routes import Route
 
 
@@ -19,6 +19,14 @@ class TaskWorkers:
         """Return the connected workers that serve some keys."""
         wanted = body.task_worker_filter
         return [_render(worker) for worker in self._core.workers.serving(wanted.task_keys if wanted else ())]
+
+    async def missing(self) -> list[UnservedKey]:
+        """Return the keys whose runs wait without a worker."""
+        now = self._core.clock.monotonic()
+        return [
+            UnservedKey(task_key=key.task_key, seconds=now - key.since, waiting=key.waiting)
+            for key in self._core.unserved.missing()
+        ]
 
 
 def _render(worker: WorkerRecord) -> TaskWorker:
@@ -44,5 +52,13 @@ def routes(core: Core) -> list[Route]:
             tag="task_workers",
             answers={200: list[TaskWorker]},
             body=TaskWorkersFilter,
+        ),
+        Route(
+            method="GET",
+            path="/api/task_workers/missing",
+            handler=workers.missing,
+            summary="List the task keys whose runs wait without a worker",
+            tag="task_workers",
+            answers={200: list[UnservedKey]},
         ),
     ]

@@ -18,6 +18,7 @@ from .submit import Submissions
 from .supervision import Supervision
 from .tag_limits import TagLimits
 from .transitions import Transitions
+from .unserved import Unserved
 from .watching import Watching
 from .workers import Workers
 
@@ -35,7 +36,8 @@ class Core:
         self.ready = False
         self._version = version
         dispatcher = Dispatcher(settings.window_size, settings.window_sizes)
-        dispatching = Dispatching(broker_id, clock, store, dispatcher, self.hub, self.registry)
+        self.unserved = Unserved(clock, dispatcher)
+        dispatching = Dispatching(broker_id, clock, store, dispatcher, self.hub, self.registry, self.unserved)
         self.dispatcher = dispatcher
         self.dispatching = dispatching
         self.submissions = Submissions(clock, store, dispatcher, dispatching)

@@ -26,6 +26,7 @@ from ..storage.store import Store
 from .due import DueClock
 from .hub import Hub
 from .registry import Held, Registry
+from .unserved import Unserved
 
 #: Seconds until a write that must happen is tried again while the database cannot be written.
 RETRY_SECONDS = 0.5
@@ -35,7 +36,14 @@ class Dispatching:
     """Moves runs from the windows to the sessions."""
 
     def __init__(
-        self, broker_id: str, clock: Clock, store: Store, dispatcher: Dispatcher, hub: Hub, registry: Registry
+        self,
+        broker_id: str,
+        clock: Clock,
+        store: Store,
+        dispatcher: Dispatcher,
+        hub: Hub,
+        registry: Registry,
+        unserved: Unserved,
     ) -> None:
         self._broker_id = broker_id
         self._clock = clock
@@ -43,6 +51,7 @@ class Dispatching:
         self._dispatcher = dispatcher
         self._hub = hub
         self._registry = registry
+        self._unserved = unserved
         self._due = DueClock(clock, self._came_due)
         self._cycle_handle: asyncio.Handle | None = None
         self._refills: set[asyncio.Task[None]] = set()
@@ -88,6 +97,8 @@ class Dispatching:
         if run.due <= self._clock.now():
             self._dispatcher.add(queued_run(run))
             self.wake()
+            if not self._dispatcher.has_demand(run.task_key):
+                self._unserved.note(run.task_key)
         elif self._dispatcher.has_demand(run.task_key):
             self._due.note(run.task_key, run.due)
 

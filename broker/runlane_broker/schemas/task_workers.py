@@ -23,6 +23,14 @@ class TaskWorkersFilter(Parameters):
     task_worker_filter: TaskWorkerFilter | None = None
 
 
+class UnservedKey(Response):
+    """A task key without a worker, for how many seconds by now, and how many runs have come for it meanwhile."""
+
+    task_key: str
+    seconds: float
+    waiting: int
+
+
 class TaskWorker(Response):
     """A worker: `timestamp` is when it was last heard of, `since` when it has subscribed."""
 
