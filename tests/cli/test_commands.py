@@ -83,7 +83,6 @@ def test_version(runlane: Run, argv: list[str]) -> None:
         (["submit", "k", "--priority", "high"], "runlane submit: argument --priority: invalid int value: 'high'"),
         (["submit", "k", "--delay", "-1"], "runlane submit: argument --delay: must be 0 seconds or more"),
         (["submit", "k", "--idempotency-key", ""], "runlane: idempotency_key: "),
-        (["submit", "k", "--timeout", "3"], "runlane submit: --timeout needs --wait"),
         (["config"], "runlane config: the following arguments are required: action"),
         (["config", "set"], "runlane config: argument action: invalid choice: 'set'"),
     ],

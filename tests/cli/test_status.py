@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,7 +73,36 @@ def test_ready_as_json(runlane: Run, broker: Broker) -> None:
     assert done.code == 0
     assert json.loads(done.out) == {
         "url": broker.url, "reachable": True, "ready": True, "version": package.__version__, "problem": None,
+        "unserved": {},
     }  # fmt: skip
+
+
+def test_keys_without_a_worker_are_listed(runlane: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runlane_broker.core.unserved.PATIENCE_SECONDS", 0.0)
+    assert runlane("submit", "cli.away", *broker.flags).code == 0
+    assert runlane("submit", "cli.add", "--args", '{"a": 1}', "--wait", *broker.flags).code == 0
+    done = runlane("status", *broker.flags)
+    assert done.out.splitlines()[1:] == ["waiting without a worker: cli.away (1)"]
+    assert json.loads(runlane("status", "--json", *broker.flags).out)["unserved"] == {"cli.away": 1}
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        (None, "wants a token, none is set: --token-file, RUNLANE_TOKEN_FILE"),
+        ("wrong", "wants a token, not the one that is set"),
+    ],
+)
+def test_a_token_that_is_missing_or_wrong_is_told_of(
+    runlane: Run, broker: Broker, folder: Path, token: str | None, says: str
+) -> None:
+    flags = ["--url", broker.url]
+    if token is not None:
+        (folder / "wrong").write_text(token * 8)
+        flags += ["--token-file", "wrong"]
+    done = runlane("status", *flags)
+    assert (done.code, done.out) == (0, f"runlane {package.__version__} at {broker.url}: ready\n")
+    assert done.complaint == f"runlane: {broker.url}: {says}"
 
 
 def test_not_ready(runlane: Run) -> None:
@@ -89,7 +119,7 @@ def test_wait_until_ready(runlane: Run) -> None:
     with server(broker_says(lambda: next(looks))) as (url, seen):
         done = runlane("status", "--wait", "--timeout", "20", "--url", url)
     assert (done.code, done.out) == (0, f"runlane 9.9.9 at {url}: ready\n")
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 def test_wait_in_vain(runlane: Run) -> None:
@@ -112,7 +142,7 @@ def test_nobody_there(runlane: Run) -> None:
     assert (done.code, done.err) == (1, "")
     assert json.loads(done.out) == {
         "url": url, "reachable": False, "ready": False, "version": None,
-        "problem": "cannot be reached: Connection refused",
+        "problem": "cannot be reached: Connection refused", "unserved": None,
     }  # fmt: skip
 
 
@@ -161,5 +191,5 @@ def test_the_token_goes_to_the_broker_and_not_where_that_leads(runlane: Run, bro
         done = runlane("status", "--url", url, "--token-file", str(broker.token_file))
     assert done.code == 0
     assert all("Authorization" in headers for _, headers in seen)
-    assert len(seen_there) == 2
+    assert len(seen_there) == 3
     assert not any("Authorization" in headers for _, headers in seen_there)

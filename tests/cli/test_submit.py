@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -98,6 +99,21 @@ def test_a_delay_is_kept_and_patience_ends(to: Run) -> None:
     done = to("cli.add", "--args", '{"a": 1}', "--delay", "1h", "--wait", "--timeout", "0.2")
     assert (done.code, done.out) == (1, "")
     assert done.complaint.endswith("has not ended within 0.2 s; it goes on")
+
+
+def test_patience_that_ends_for_want_of_a_worker(to: Run) -> None:
+    done = to("cli.misspelt", "--wait", "--timeout", "0.2")
+    assert (done.code, done.out) == (1, "")
+    assert done.complaint.endswith("0.2 s; it goes on, but no worker serves cli.misspelt now")
+
+
+@pytest.mark.parametrize("wait", [(), ("--wait",)])
+def test_a_timeout_holds_for_all_of_it(runlane: Run, wait: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        done = runlane("submit", "cli.add", *wait, "--timeout", "0.1", "--url", url)
+    assert (done.code, done.out) == (1, "")
+    assert done.complaint == f"runlane: {url}: cannot be reached: no answer in time"
 
 
 def test_a_conflict_is_refused(to: Run) -> None:

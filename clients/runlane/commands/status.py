@@ -6,9 +6,10 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http.client import HTTPException
-from typing import Final
+from itertools import islice
+from typing import Any, Final, cast
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -20,7 +21,9 @@ from .console import DONE, FAILED, USAGE, Parser, complain, one_line, seconds
 PATIENCE: Final = 5.0
 #: Seconds between two looks.
 _PAUSE: Final = 0.25
-_MAX_ANSWER: Final = 4096
+_MAX_ANSWER: Final = 1024 * 1024
+#: Task keys that are listed, one a line.
+_MAX_LINES: Final = 20
 
 _EPILOG: Final = """\
 exit codes: 0 ready, 1 not ready or not there, 2 used wrongly
@@ -34,13 +37,16 @@ examples:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a broker says of itself; `problem` says why it is not ready, or why nobody answers."""
+    """What a broker says of itself; `problem` says why it is not ready, why nobody answers, or what is wrong
+    with the token. `unserved`: the task keys whose runs wait without a worker, and how many do; None: not known.
+    """
 
     url: str
     reachable: bool
     ready: bool
     version: str | None = None
     problem: str | None = None
+    unserved: dict[str, int] | None = None
 
 
 class _NoAnswer(Exception):
@@ -59,11 +65,15 @@ def main(argv: Sequence[str]) -> int:
         return complain(exc, USAGE)
     timeout = 60.0 if options.timeout is None else options.timeout
     status = wait_ready(client, timeout) if options.wait else probe(client)
+    if status.ready:
+        status = _with_unserved(status, client)
     if options.json:
         print(json.dumps(asdict(status)))
     elif status.ready:
         print(f"runlane {status.version} at {status.url}: ready")
-    else:
+        for key, count in islice((status.unserved or {}).items(), _MAX_LINES):
+            print(f"waiting without a worker: {one_line(key)} ({count})")
+    if status.problem is not None and not options.json:
         complain(f"{status.url}: {status.problem}", FAILED)
     return DONE if status.ready else FAILED
 
@@ -112,9 +122,43 @@ def _version(code: int, body: bytes) -> str:
     return one_line(version)
 
 
-def _get(client: ClientSection, path: str, patience: float) -> tuple[int, bytes]:
-    """Return the status and the body of an answer. Raises `_NoAnswer`."""
-    request = Request(client.url + path)  # noqa: S310  (http or https: `Url` has seen to that)
+def is_served(client: ClientSection, task_key: str, patience: float = PATIENCE) -> bool:
+    """Say whether a worker is connected that serves a key; True where that cannot be known. Never raises."""
+    body = json.dumps({"task_worker_filter": {"task_keys": [task_key]}}).encode()
+    try:
+        return _list(*_get(client, "/api/task_workers/filter", patience, body)) != []
+    except _NoAnswer:
+        return True
+
+
+def _with_unserved(status: Status, client: ClientSection) -> Status:
+    """Add what takes a token, or say what is wrong with that."""
+    try:
+        code, body = _get(client, "/api/task_workers/missing", PATIENCE)
+    except _NoAnswer:
+        return status
+    if code == 401:
+        wrong = (
+            "none is set: --token-file, RUNLANE_TOKEN_FILE" if client.token is None else "not the one that is set"
+        )
+        return replace(status, problem=f"wants a token, {wrong}")
+    keys = _list(code, body)
+    return status if keys is None else replace(status, unserved={key["task_key"]: key["waiting"] for key in keys})
+
+
+def _list(code: int, body: bytes) -> list[dict[str, Any]] | None:
+    """Return a list of objects; None for any other answer, as of an earlier broker."""
+    try:
+        answer = json.loads(body) if code == 200 else None
+    except ValueError:
+        return None
+    return cast("list[dict[str, Any]]", answer) if isinstance(answer, list) else None
+
+
+def _get(client: ClientSection, path: str, patience: float, body: bytes | None = None) -> tuple[int, bytes]:
+    """Return the status and the body of an answer; `body`: post this. Raises `_NoAnswer`."""
+    json_type = {} if body is None else {"Content-Type": "application/json"}
+    request = Request(client.url + path, body, json_type)  # noqa: S310  (http or https: `Url` has seen to that)
     if client.token is not None:
         request.add_unredirected_header("Authorization", f"Bearer {client.token}")
     try:

@@ -23,10 +23,13 @@ from ..protocol.states import StateType
 from ..serializers import dump, load
 from ..settings import Settings
 from .console import DONE, FAILED, USAGE, Parser, complain, seconds
-from .status import probe
+from .status import is_served, probe
 
 #: Seconds in which the broker has to confirm the run.
 CONFIRM_SECONDS: Final = 10.0
+#: Seconds in which to find out what the matter is, and the share of a time-out that this may take.
+_PROBE_SECONDS: Final = 1.0
+_PROBE_SHARE: Final = 0.1
 
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -46,8 +49,6 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.timeout is not None and not options.wait:
-        parser.error("--timeout needs --wait")
     logging.getLogger("runlane").addHandler(logging.NullHandler())  # what matters is said below, in a line
     try:
         run = _run(options)
@@ -76,7 +77,10 @@ def _parser() -> Parser:
     output = parser.add_argument_group("output")
     output.add_argument("--wait", action="store_true", help="wait for the run's end, and print its result")
     output.add_argument(
-        "--timeout", metavar="SECONDS", type=seconds, help="how long (default: as long as it takes)"
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        help=f"for all of it (default: {CONFIRM_SECONDS:g} to submit, and then as long as it takes)",
     )
     output.add_argument("--json", action="store_true", help="one JSON object: id, created, state, result, error")
     add_flags(parser, ClientSection)
@@ -116,34 +120,57 @@ def _read(source: str) -> bytes:
 
 async def _submit(settings: Settings, run: NewRun, options: Namespace) -> int:
     client = Client(settings)
+    confirm, probing, end = _times(options.timeout)
     try:
         try:
-            async with asyncio.timeout(CONFIRM_SECONDS):
+            async with asyncio.timeout(confirm):
                 (submitted,) = await client.submit((run,))
         except TimeoutError:
-            return complain(await asyncio.to_thread(_why_not, settings), FAILED)
+            return complain(await asyncio.to_thread(_why_not, settings, confirm, probing), FAILED)
         if options.wait:
-            return await _wait(client, submitted, options)
+            finished = await _end_of(submitted, client, end)
+            if finished is None:
+                why = await asyncio.to_thread(_why_no_end, settings, run, probing)
+                late = f"run {submitted.id} has not ended within {options.timeout:g} s; it goes on{why}"
+                return complain(late, FAILED)
+            return _tell(submitted, finished, options)
         print(_json({"id": submitted.id, "created": submitted.created}) if options.json else submitted.id)
         return DONE
     finally:
         await client.aclose()
 
 
-def _why_not(settings: Settings) -> str:
-    status = probe(settings, 1.0)
-    return f"{settings.url}: {status.problem or f'has not confirmed the run within {CONFIRM_SECONDS:g} s'}"
+def _times(timeout: float | None) -> tuple[float, float, float | None]:
+    """Return the seconds for the confirmation, those for a look at what is wrong, and when waiting ends."""
+    if timeout is None:
+        return CONFIRM_SECONDS, _PROBE_SECONDS, None
+    probing = min(_PROBE_SECONDS, timeout * _PROBE_SHARE)
+    left = timeout - probing
+    return left, probing, asyncio.get_running_loop().time() + left
 
 
-async def _wait(client: Client, submitted: SubmittedRun, options: Namespace) -> int:
+def _why_not(settings: Settings, waited: float, patience: float) -> str:
+    status = probe(settings, patience)
+    return f"{settings.url}: {status.problem or f'has not confirmed the run within {waited:g} s'}"
+
+
+def _why_no_end(settings: Settings, run: NewRun, patience: float) -> str:
+    return "" if is_served(settings, run.task_key, patience) else f", but no worker serves {run.task_key} now"
+
+
+async def _end_of(submitted: SubmittedRun, client: Client, deadline: float | None) -> RunFinished | None:
+    """Wait for the run's end; None: it is too late (`deadline` is a time of the event loop)."""
     try:
-        async with asyncio.timeout(options.timeout):
-            finished = await client.watch(submitted.id)
+        async with asyncio.timeout_at(deadline):
+            return await client.watch(submitted.id)
     except TimeoutError:
-        return complain(f"run {submitted.id} has not ended within {options.timeout:g} s; it goes on", FAILED)
+        return None
     except asyncio.CancelledError:
         complain(f"run {submitted.id} goes on", FAILED)
         raise
+
+
+def _tell(submitted: SubmittedRun, finished: RunFinished, options: Namespace) -> int:
     completed = finished.state.type is StateType.COMPLETED
     if options.json:
         print(_json(_shown(submitted, finished)))
