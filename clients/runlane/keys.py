@@ -22,6 +22,11 @@ def default_key(function: Callable[..., Any]) -> str:
     return f"{_main_name() if module == '__main__' else module}.{name}"
 
 
+def has_no_place(key: str) -> bool:
+    """Say whether this is the key of a function in a function, or of a lambda: importing its module gives none."""
+    return "<locals>" in key or "<lambda>" in key
+
+
 def _main_name() -> str:
     """Return the program as a worker imports it: `pkg.app` for `python -m pkg.app`, `app` for `python app.py`."""
     main = sys.modules["__main__"]

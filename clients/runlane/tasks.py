@@ -10,9 +10,10 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from .bulk import BoundRun, asubmit_many, asubmit_one, submit_many, submit_one
+from .client import current
 from .errors import ArgumentError
 from .futures import RunFuture, checked_id
-from .keys import default_key
+from .keys import default_key, has_no_place
 from .options import Pool, RunOptions, RunPlan, TaskOptions, task_plan
 from .serializers import Arguments, Results, Serializer
 
@@ -77,8 +78,9 @@ class Submitter(Generic[P, R]):
         seconds; `adelay` doesn't.
 
         Raises `TypeError` for arguments that do not fit, `ArgumentError` or `PayloadTooLarge` for one that
-        cannot be sent; `SubmitTimedOut` where the broker cannot be reached; `SubmitRefused`, `ConnectionFailed`,
-        `SettingsError`.
+        cannot be sent; `ArgumentError`, but in tests, for a task without a key of its own that no worker could
+        find, such as a function in a function; `SubmitTimedOut` where the broker cannot be reached;
+        `SubmitRefused`, `ConnectionFailed`, `SettingsError`.
         """
         return submit_one(self._bound(args, kwargs))
 
@@ -128,6 +130,11 @@ class Submitter(Generic[P, R]):
         return RunFuture(checked_id(run_id), None, self.results)
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundRun[R]:
+        if has_no_place(self.key) and current.overridden() is None:
+            raise ArgumentError(
+                f"task {self.key} is defined where no worker can find it: move it to the top of its module, or "
+                "name it, @task(key=…), and see that its worker has it"
+            )
         return BoundRun(self.plan.run(self.arguments.pack(args, kwargs)), self.results)
 
     def _each(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[BoundRun[R]]:

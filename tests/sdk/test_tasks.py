@@ -13,6 +13,7 @@ import pytest
 from runlane import ArgumentError, Submitter, Task, task
 from runlane.keys import default_key
 from runlane.tasks import AsyncTask
+from runlane.testing import sync_broker
 
 
 @task
@@ -111,6 +112,23 @@ def test_default_keys() -> None:
     with pytest.raises(ArgumentError, match="has no name: give its task one"):
         task(functools.partial(inner))
     assert task(key="p")(functools.partial(inner)).key == "p"
+
+
+def test_what_no_worker_could_find_is_not_submitted() -> None:
+    @task
+    def inner(a: int) -> int:
+        return a
+
+    assert inner(2) == 2
+    for nowhere in (inner, inner.options(priority=1), task(lambda a: a)):
+        with pytest.raises(
+            ArgumentError, match=r"where no worker can find it: move it to the top .*@task\(key=…\)"
+        ):
+            nowhere.bind(2)
+    with sync_broker(inner) as broker:
+        future = inner.delay(2)
+        broker.drain()
+        assert future.result() == 2
 
 
 def test_a_script_and_its_worker_agree_on_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
