@@ -59,10 +59,10 @@ class Said(logging.Handler):
 def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[Said]:
     """Collect what is said of a standstill: at once, and not again."""
     monkeypatch.setattr(standstill, "PATIENCE_SECONDS", 0.0)
-    handler = Said()
-    standstill.log.addHandler(handler)
+    logger, handler = logging.Logger("standstill"), Said()
+    logger.addHandler(handler)
+    monkeypatch.setattr(standstill, "log", logger)
     yield handler
-    standstill.log.removeHandler(handler)
     portals.close()
 
 
