@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 from uuid import UUID
 
-from .client import Client, client_like, in_loop, may_block, run_sync, start_sync
+from .client import Client, client_like, current, in_loop, may_block, run_sync, start_sync
 from .endings import error_of
 from .errors import ArgumentError, PayloadError, ResultError, RunlaneError, SubmitRefused
 from .protocol.ids import is_id
@@ -189,6 +189,8 @@ class RunFuture(Generic[R_co]):
         if isinstance(self._ending, RunFinished):
             return self._ending
         may_block(call, instead)
+        if seconds is None:
+            current.check_wait((self.id,))
         return run_sync(self._end_in_time(seconds))
 
     def _note(self, progress: RunProgress) -> None:
@@ -220,6 +222,8 @@ def gather(*futures: RunFuture[Any], timeout: float | None = None, return_except
     among the results. Raises `TimeoutError`, and `WouldBlock` where an event loop runs.
     """
     may_block("gather()", "await agather(…)")
+    if timeout is None:
+        current.check_wait([future.id for future in futures])
     ends = run_sync(_ends(futures, timeout, fail_fast=not return_exceptions))
     return _results(futures, ends, return_exceptions=return_exceptions)
 

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -54,6 +54,30 @@ def test_nothing_executes_before_drain(kit: SyncTestBroker) -> None:
     )
     assert future.result() == 5
     assert kit.drain() == []
+
+
+@pytest.mark.parametrize("wait", [lambda f: f.result(), lambda f: f.wait(), lambda f: gather(f)])
+def test_waiting_for_what_nobody_executes_yet_is_an_error(kit: SyncTestBroker, wait: Callable[[Any], Any]) -> None:
+    done, future = add.delay(1, 2), add.options(delay=HOUR).delay(2, 3)
+    kit.run_due()
+    wait(done)
+    with pytest.raises(
+        RunlaneError, match=r"of kit.add is not done, and nothing executes runs here until drain\(\)"
+    ):
+        wait(future)
+    with pytest.raises(TimeoutError):
+        future.result(0.01)
+    kit.drain()
+    wait(future)
+
+
+def test_another_thread_may_wait_until_something_is_drained(kit: SyncTestBroker) -> None:
+    future, results = add.delay(2, 3), list[int]()
+    thread = threading.Thread(target=lambda: results.append(future.result()))
+    thread.start()
+    kit.drain()
+    thread.join(10)
+    assert results == [5]
 
 
 def test_runs_execute_in_the_order_they_came_in_whatever_the_kind_of_task(kit: SyncTestBroker) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class Override:
 
     settings: Settings
     now: Callable[[], datetime]
+    check_wait: Callable[[Iterable[str]], None]  # raises where sync code would wait for these runs for ever
 
 
 @dataclass
@@ -91,6 +92,12 @@ def overridden() -> Settings | None:
 def now() -> datetime:
     """Return the time of day, from which delays count."""
     return _state.overrides[-1].now() if _state.overrides else datetime.now(UTC)
+
+
+def check_wait(run_ids: Iterable[str]) -> None:
+    """Raise `RunlaneError` where sync code of a test would wait for these runs for ever."""
+    if _state.overrides:
+        _state.overrides[-1].check_wait(run_ids)
 
 
 def innermost() -> Client | None:

@@ -80,6 +80,8 @@ class BaseTestBroker:
         self._engine: Engine | None = None
         self._override: current.Override | None = None
         self._raised: dict[str, BaseException] = {}
+        self._thread = 0  # in which it was opened
+        self._executing = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'open' if self._engine else 'closed'}>"
@@ -153,11 +155,12 @@ class BaseTestBroker:
         if self._engine is not None:
             raise RunlaneError("the test broker is open already")
         engine = _new_engine(self._begin)
-        self._override = current.Override(engine.settings, lambda: engine.now)
+        self._override = current.Override(engine.settings, lambda: engine.now, self._check_wait)
         return engine
 
     def _entered(self, engine: Engine) -> None:
         assert self._override is not None
+        self._thread = threading.get_ident()
         self._engine = engine
         current.override(self._override)
 
@@ -167,6 +170,18 @@ class BaseTestBroker:
         current.end_override(self._override)
         self._engine = None
         return engine
+
+    def _check_wait(self, run_ids: Iterable[str]) -> None:
+        """Refuse to wait, in the thread that would have to execute them, for runs that have not ended."""
+        if self._executing or self._thread != threading.get_ident():
+            return
+        waited_for = set(run_ids)
+        for run in self._open().runs():
+            if run.id in waited_for and run.state.type not in FINAL:
+                raise RunlaneError(
+                    f"run {run.id} of {run.task_key} is not done, and nothing executes runs here until drain(): "
+                    "call that first"
+                )
 
     # --- Executing ---------------------------------------------------------------------------------------
 
@@ -183,7 +198,11 @@ class BaseTestBroker:
             engine.move_to(next_due)
             due = True
         if due:
-            await self._have_executed(tasks, to_the_end=to_the_end, timeout=timeout)
+            self._executing = True
+            try:
+                await self._have_executed(tasks, to_the_end=to_the_end, timeout=timeout)
+            finally:
+                self._executing = False
         ended = engine.ended()[before:]
         by_id = {run.id: self._record(run) for run in engine.runs()}
         runs = [by_id[run_id] for run_id in ended]
