@@ -15,6 +15,8 @@ from tasks import render
 
 from runlane import ArgumentError, Client, RunFuture, RunlaneError, RunProgress
 
+SUBMIT_SECONDS = 2.0  #: that a request waits for a broker which is away; `adelay` alone would wait for ever
+
 
 async def index(_: Request) -> FileResponse:
     return FileResponse(Path(__file__).with_name("index.html"))
@@ -25,7 +27,13 @@ async def create(request: Request) -> JSONResponse:
         pages = int((await request.json())["pages"])
     except (ValueError, TypeError, KeyError):
         return JSONResponse({"detail": "'pages' must be a number"}, status_code=422)
-    future = await render.adelay(pages)
+    try:
+        async with asyncio.timeout(SUBMIT_SECONDS):
+            future = await render.adelay(pages)
+    except TimeoutError:
+        return JSONResponse(
+            {"detail": "the broker cannot be reached"}, status_code=503, headers={"retry-after": "5"}
+        )
     return JSONResponse({"id": future.id}, status_code=202)
 
 

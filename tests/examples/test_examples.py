@@ -149,6 +149,15 @@ def test_web_app(tmp_path: Path) -> None:
     assert progress[0][1] == {"current": pages[0], "total": 12, "message": f"page {pages[0]:.0f}"}
 
 
+def test_web_app_without_a_broker(tmp_path: Path) -> None:
+    with example("web_app", tmp_path) as site:
+        port = free_port()
+        nobody = {"RUNLANE_URL": f"http://127.0.0.1:{free_port()}"}
+        site.run(PYTHON, "-m", "uvicorn", "app:app", "--port", str(port), **nobody).says("running on")
+        with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as web:
+            assert "cannot be reached" in request(web, "POST", "/reports", '{"pages": 3}', status=503)
+
+
 def request(web: HTTPConnection, method: str, path: str, body: str | None = None, *, status: int = 200) -> str:
     web.request(method, path, body)
     response = web.getresponse()
