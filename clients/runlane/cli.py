@@ -36,7 +36,8 @@ _WORKER: Final = "execute the runs of a module's tasks"
 _WORKER_EPILOG: Final = """\
 SIGTERM or one Ctrl-C: take nothing more, finish what runs, give back the rest. Once more: stop at once.
 
-exit codes: 0 stopped as told, 1 the broker will not have it, 2 used wrongly, 130 stopped at once
+exit codes: 0 stopped as told, 1 the module cannot be imported, or the broker will not have
+it, 2 used wrongly, 130 stopped at once
 
 examples:
   runlane worker tasks.py
@@ -137,6 +138,7 @@ def _broker(command: str, argv: list[str]) -> int:
 def _worker(options: argparse.Namespace) -> int:
     from .errors import ArgumentError, ConnectionFailed
     from .settings import Settings
+    from .tracebacks import traceback_of
     from .worker import ProcessFailed, UsageError, Worker, find_lifespan, find_tasks, work
 
     try:
@@ -149,6 +151,13 @@ def _worker(options: argparse.Namespace) -> int:
     sys.path.insert(0, os.getcwd())
     try:
         found = find_tasks(options.module)
+        lifespan = find_lifespan(options.lifespan) if options.lifespan else None
+    except UsageError as exc:
+        return complain(exc, USAGE)
+    except Exception as exc:  # whatever the module raises
+        sys.stderr.write(traceback_of(exc))
+        return complain(f"cannot import {options.module}: {type(exc).__name__}: {exc}", FAILED)
+    try:
         worker = Worker(
             found.tasks.values(),
             limit=told.limit,
@@ -156,9 +165,9 @@ def _worker(options: argparse.Namespace) -> int:
             client_id=options.name,
             drain_seconds=told.drain_timeout,
             fence=options.fence,
-            lifespan=find_lifespan(options.lifespan) if options.lifespan else None,
+            lifespan=lifespan,
         )
-    except (UsageError, ArgumentError) as exc:
+    except ArgumentError as exc:
         return complain(exc, USAGE)
     names = ", ".join(worker.tasks)
     print(

@@ -105,6 +105,27 @@ def test_sigterm_drains(app: str, target: str) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("code", "says", "lines"),
+    [
+        ("import no_such", "ModuleNotFoundError: No module named 'no_such'", 4),
+        ("def f():\n    raise RuntimeError('boom')\nf()", "RuntimeError: boom", 7),
+        ("x = = 1", "SyntaxError: invalid syntax (bad_of_cli.py, line 1)", 4),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    app: str, capsys: pytest.CaptureFixture[str], code: str, says: str, lines: int
+) -> None:
+    Path("bad_of_cli.py").write_text(code)
+    assert exit_code("worker", "bad_of_cli.py") == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1] == f"runlane: cannot import bad_of_cli.py: {says}"
+    assert "importlib" not in error
+    assert "discovery.py" not in error
+    assert len([line for line in error.splitlines() if set(line.strip()) - set("^~")]) <= lines + 1
+    sys.modules.pop("bad_of_cli", None)
+
+
 def test_what_is_left_out_is_said(
     app: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

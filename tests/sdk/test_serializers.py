@@ -23,6 +23,9 @@ from hypothesis import strategies as st
 
 from runlane.errors import ArgumentError, PayloadError, PayloadTooLarge
 from runlane.serializers import Arguments, JsonSerializer, Results, ValueType, dump, load
+from runlane.worker import outcomes
+
+from .fake_broker import pushed
 
 if TYPE_CHECKING:
     from nowhere import Nothing  # pyright: ignore[reportMissingImports]
@@ -427,3 +430,26 @@ def test_pydantic_models_there_and_back() -> None:
         assert ValueType(annotation).convert(load(dump(value, "it"), "it"), "it") == value
     with pytest.raises(PayloadError, match="it: 2 validation errors for Bill"):
         ValueType(Bill).convert({"lines": 5}, "it")
+
+
+def test_an_argument_of_the_wrong_name_is_told_with_the_signature() -> None:
+    def add(a: int, b: int = 1) -> int:
+        return a + b
+
+    arguments = Arguments(add)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'c': .*add\(a: .*int.*, b: .*int.* = 1\)"):
+        arguments.pack((1,), {"c": 2})
+    with pytest.raises(ArgumentError, match=r"unknown argument 'c': .*add\(a: "):
+        arguments.unpack(msgspec.Raw(b'{"a": 1, "c": 2}'))
+
+
+def test_the_report_of_bad_arguments_has_no_frames_of_ours() -> None:
+    def add(a: int) -> None: ...
+
+    run = pushed("add", a="x")
+    with pytest.raises(ArgumentError) as caught:
+        Arguments(add).unpack(run.parameters)
+    frames = caught.tb.tb_next  # without the test's own frame, which no worker has
+    error = caught.value.with_traceback(frames)
+    report = msgspec.json.decode(outcomes.failed(run, error).error)
+    assert report["traceback"] == f"runlane.errors.ArgumentError: {report['message']}\n"

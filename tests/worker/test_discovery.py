@@ -36,6 +36,16 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+def test_a_file_of_a_package_has_other_keys(package: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "runlane.worker"):
+        found = find_tasks(f"{package}/net.py")
+        assert f"did you mean {package}.net?" in caplog.text
+        caplog.clear()
+        find_tasks(f"{package}.net")
+    assert found.tasks["flaky"].key == "net.flaky"
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("target", "served", "left_out"),
     [

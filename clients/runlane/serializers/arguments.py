@@ -35,6 +35,10 @@ class Arguments:
         self._serializer = serializer
         self._required = frozenset(p.name for p in self._signature.parameters.values() if _is_required(p))
 
+    def __str__(self) -> str:
+        """Say what is called, and with what."""
+        return f"{getattr(self._function, '__qualname__', 'the task')}{self._signature}"
+
     @cached_property
     def _types(self) -> Mapping[str, ValueType]:
         # When they are first needed: annotations may name what is defined further down in the module.
@@ -54,7 +58,10 @@ class Arguments:
         Raises `TypeError`, as the call itself would, where they do not fit the signature; `ArgumentError`
         naming the argument that cannot be sent; `PayloadTooLarge` naming the largest where they are too large.
         """
-        arguments = self._signature.bind(*args, **kwargs).arguments
+        try:
+            arguments = self._signature.bind(*args, **kwargs).arguments
+        except TypeError as exc:
+            raise TypeError(f"{exc}: {self}") from None
         try:
             return self._dump(arguments, limit)
         except PayloadTooLarge as exc:
@@ -132,9 +139,9 @@ class Arguments:
             raise ArgumentError(f"{_WHAT} are no JSON object")
         given: set[str] = set(values)  # pyright: ignore[reportUnknownArgumentType]
         if unknown := sorted(given - self._signature.parameters.keys()):
-            raise ArgumentError(f"unknown argument {unknown[0]!r}")
+            raise ArgumentError(f"unknown argument {unknown[0]!r}: {self}")
         if missing := sorted(self._required - given):
-            raise ArgumentError(f"argument {missing[0]!r} is missing")
+            raise ArgumentError(f"argument {missing[0]!r} is missing: {self}")
 
 
 def _type_of(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> ValueType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from ..tasks import Task, all_tasks
 
 #: Returns what is entered before the first run begins, and left after the last; what it yields is for tasks.
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
+
+log: Final = logging.getLogger("runlane.worker")
 
 _TARGET: Final = re.compile(r"(?P<module>.+?)(?::(?P<names>[^\W\d]\w*(?:,[^\W\d]\w*)*))?")
 
@@ -134,10 +137,20 @@ def _load(name: str) -> ModuleType:
         raise UsageError(f"there is no module {exc.name!r}") from exc
 
 
+def _dotted(path: Path) -> str:
+    """Return the name under which the package's other modules import a file."""
+    names = [path.stem]
+    while (path := path.parent.resolve()) and (path / "__init__.py").exists():
+        names.insert(0, path.name)
+    return ".".join(names)
+
+
 def _load_file(path: Path) -> ModuleType:
     """Import a file as `python file.py` would find it: by its stem, its folder first on the path. Once."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
+    if (path.parent / "__init__.py").exists():
+        log.warning("%s is part of a package: did you mean %s? Its keys begin with its name", path, _dotted(path))
     if _file_of(path.stem) == str(path.resolve()):
         return sys.modules[path.stem]
     sys.path.insert(0, str(path.resolve().parent))

@@ -13,12 +13,15 @@ from ..errors import PayloadError, PayloadTooLarge
 from ..protocol.messages import FinalState, Finished, PushedRun, ReleasedRun
 from ..protocol.states import StateName
 from ..serializers import Results
+from ..tracebacks import traceback_of
 
 #: What an execution comes to: a final state, or the run is given back.
 Report: TypeAlias = Finished | ReleasedRun
 
 #: Characters of a traceback, its end; the least of the three parts of an error that is of use when cut.
 _TRACEBACK_LENGTH: Final = 64_000
+#: How the names of our packages begin, with a point behind them.
+_OURS: Final = "runlane."
 #: Characters of an exception's own message.
 _MESSAGE_LENGTH: Final = 8_000
 
@@ -79,9 +82,10 @@ def _message_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    """Return the traceback from the task's own code on."""
+    """Return the traceback from the task's own code on; of what was raised before that, what is not ours."""
     try:
-        lines = traceback.format_exception(type(error), error, _own_frames(error.__traceback__))
+        frames = _own_frames(error.__traceback__)
+        lines = [traceback_of(error)] if frames is None else traceback.format_exception(type(error), error, frames)
     except Exception:
         return ""
     return _clean("".join(lines)[-_TRACEBACK_LENGTH:], _TRACEBACK_LENGTH)
@@ -89,9 +93,9 @@ def _traceback_of(error: BaseException) -> str:
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:
     rest = frames
-    while rest is not None and str(rest.tb_frame.f_globals.get("__package__")).startswith(__package__ or "?"):
+    while rest is not None and f"{rest.tb_frame.f_globals.get('__package__')}.".startswith(_OURS):
         rest = rest.tb_next
-    return rest or frames
+    return rest
 
 
 def _clean(text: str, length: int) -> str:
