@@ -127,6 +127,12 @@ def _state(table: Table) -> Builder:
     return build
 
 
+def _task_key(asked: f.AnyOf[str]) -> list[Condition]:
+    """Name all types of states, too: the index by task key begins with them."""
+    keys = _of_column(task_run.c.task_key)(asked)
+    return [and_(one_of(task_run.c.state_type, StateType), *keys)] if keys else []
+
+
 def _subflow_runs(asked: f.Exists) -> list[Condition]:
     child = flow_run.alias()
     exists = select(ONE).where(child.c.parent_task_run_id == task_run.c.id).correlate_except(child).exists()
@@ -174,12 +180,14 @@ _EXPECTED: Final = func.coalesce(flow_run.c.start_time, flow_run.c.expected_star
 class Source:
     """A table to list from, the filters that are asked of it, and what else is there by its rows.
 
+    `indexed` fields are those by which rows can be found.
     The rows of one below belong to those above where their `mine` is the `theirs` of these.
     """
 
     table: Table
     group: str
     builders: Mapping[str, Builder]
+    indexed: frozenset[str] = frozenset()
     below: tuple[Source, ...] = ()
     mine: Column | None = None
     theirs: Column | None = None
@@ -220,9 +228,11 @@ _TASK_RUN: Final = Source(
     {
         "tags": _of_column(task_run.c.tags, TAG_OPERATORS),
         "state": _state(task_run),
+        "task_key": _task_key,
         "subflow_runs": _subflow_runs,
         "flow_run_id": _of_flow_run,
     },
+    frozenset({"state", "task_key", "name"}),
 )
 _DEPLOYMENT: Final = Source(
     deployment,
@@ -274,10 +284,18 @@ def conditions(source: Source, filters: f.Filters) -> list[Condition]:
     return found
 
 
-def _of_group(source: Source, asked: f.Combined) -> list[Condition]:
-    """Return at most one condition: what a whole group asks."""
+def driving(source: Source, filters: f.Filters) -> list[Condition]:
+    """Return those of the conditions by which rows can be found."""
+    asked = getattr(filters, source.group)
+    return [] if asked is None or asked.operator == "or_" else _of_group(source, asked, source.indexed)
+
+
+def _of_group(source: Source, asked: f.Combined, only: frozenset[str] | None = None) -> list[Condition]:
+    """Return at most one condition: what a whole group asks, or `only` some of its fields."""
     found: list[Condition] = []
     for name, part in _said(asked):
+        if only is not None and name not in only:
+            continue
         built = source.builder(name)(part)
         if built:
             found.append(_combined(part, built))

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Select
@@ -17,10 +17,13 @@ from runlane.protocol.ids import is_id
 
 from ..errors import Invalid
 from ..schemas.filters import ALL, Filters
-from .filters import Source, conditions
-from .queries.listing import Order, count_rows, order_of, page_absent, page_present
+from .filters import Source, conditions, driving
+from .queries.listing import Order, count_rows, count_up_to, order_of, page_absent, page_present
+from .unindexed import unindexed
 
 R_co = TypeVar("R_co", covariant=True)
+#: So many rows are not sorted for a page. To find this out takes milliseconds.
+_MANY: Final = 20_000
 Reading: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
@@ -58,8 +61,9 @@ class Listing(Generic[R_co]):
     ) -> list[R_co]:
         """Return part of what the filters take."""
         sort = sort or self._default
-        where, order = conditions(self._source, filters), order_of(self._source.table, sort)
+        order = order_of(self._source.table, sort)
         async with self._reading() as connection:
+            where = await self._where(connection, filters)
             places = await self._by_offset(connection, where, order, sort, limit, offset)
             return await self._records(connection, places)
 
@@ -77,13 +81,26 @@ class Listing(Generic[R_co]):
         this sort.
         """
         sort = sort or self._default
-        where, order = conditions(self._source, filters), order_of(self._source.table, sort)
+        order = order_of(self._source.table, sort)
         after = None if cursor is None else _decode(cursor, sort, order)
         async with self._reading() as connection:
+            where = await self._where(connection, filters)
             places = await self._by_cursor(connection, where, order, sort, limit + 1, after)
             more, places = len(places) > limit, places[:limit]
             records = await self._records(connection, places)
         return records, _encode(places[-1]) if more and places else None
+
+    async def _where(self, connection: AsyncConnection, filters: Filters) -> list[ColumnElement[bool]]:
+        """Return the conditions of a page.
+
+        Where many rows meet them, those of a page are found sooner in the order of the list than by the
+        conditions, whose rows would all have to be sorted.
+        """
+        where, found_by = conditions(self._source, filters), driving(self._source, filters)
+        if not found_by:
+            return where
+        count = (await connection.execute(count_up_to(self._source.table, found_by, _MANY))).scalar_one()
+        return where if count < _MANY else [unindexed(condition) for condition in where]
 
     # Places ----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, Table, func, not_, select, tuple_
 from runlane.protocol.states import StateType
 
 from ..tables import flow_run, task_run
-from .base import const
+from .base import ONE, const
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,12 @@ def order_of(table: Table, sort: StrEnum) -> Order:
 def count_rows(table: Table, conditions: Sequence[ColumnElement[bool]]) -> Select[int]:
     """Count the rows that meet the conditions."""
     return select(func.count()).select_from(table).where(*conditions)
+
+
+def count_up_to(table: Table, conditions: Sequence[ColumnElement[bool]], most: int) -> Select[int]:
+    """Count the rows that meet the conditions, but no further than `most`."""
+    some = select(ONE).select_from(table).where(*conditions).limit(most).subquery()
+    return select(func.count()).select_from(some)
 
 
 def page_present(

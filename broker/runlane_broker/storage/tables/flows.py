@@ -137,6 +137,9 @@ Index(
     sqlite_where=text("session_id IS NOT NULL"),
     postgresql_where=text("session_id IS NOT NULL"),
 )
+Index("ix_flow_run_flow", flow_run.c.flow_id)
+Index("ix_flow_run_expected", flow_run.c.expected_start_time)
+Index("ix_flow_run_state", flow_run.c.state_type)
 Index("ix_flow_run_deployment", flow_run.c.deployment_id)
 Index("ix_flow_run_parent", flow_run.c.parent_task_run_id)
 

@@ -178,6 +178,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("state_type IN ('PENDING', 'RUNNING', 'CANCELLING')"),
     )
     op.create_index("ix_flow_run_deployment", "flow_run", ["deployment_id"], unique=False)
+    op.create_index("ix_flow_run_flow", "flow_run", ["flow_id"], unique=False)
+    op.create_index("ix_flow_run_expected", "flow_run", ["expected_start_time"], unique=False)
+    op.create_index("ix_flow_run_state", "flow_run", ["state_type"], unique=False)
     op.create_index("ix_flow_run_parent", "flow_run", ["parent_task_run_id"], unique=False)
     op.create_index(
         "ix_flow_run_queued",
@@ -311,6 +314,25 @@ def upgrade() -> None:
         unique=True,
         sqlite_where=sa.text("flow_run_id IS NOT NULL"),
         postgresql_where=sa.text("flow_run_id IS NOT NULL"),
+    )
+    op.create_index("ix_task_run_name", "task_run", ["name"], unique=False)
+    op.create_index("ix_task_run_expected", "task_run", ["expected_start_time"], unique=False)
+    op.create_index("ix_task_run_state", "task_run", ["state_type", "task_key"], unique=False)
+    op.create_index(
+        "ix_task_run_ended",
+        "task_run",
+        ["end_time"],
+        unique=False,
+        sqlite_where=sa.text("end_time IS NOT NULL"),
+        postgresql_where=sa.text("end_time IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_task_run_due",
+        "task_run",
+        ["state_type", "due"],
+        unique=False,
+        sqlite_where=sa.text("state_type = 'SCHEDULED'"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED'"),
     )
     op.add_column("task_run_state", sa.Column("details", sa.Text(), nullable=True))
     op.add_column("task_run_state", sa.Column("data", sa.LargeBinary(), nullable=True))
