@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: How many values a list may have. All lists of all filters together stay below what SQLite takes as parameters.
 MAX_VALUES: Final = 500
+#: How many beginnings may be given: SQLite's expressions must not be too deep.
+MAX_STARTS: Final = 50
 
 _NO_NUL: Final = r"^[^\x00]*$"
 #: A value that is looked for.
@@ -77,7 +79,7 @@ class AnyOrStart(Operators):
     """It is one of these, or starts with one of those."""
 
     any_: Values[Value] | None = None
-    startswith_: Values[Pattern] | None = None
+    startswith_: Annotated[tuple[Pattern, ...], Meta(max_length=MAX_STARTS)] | None = None
 
 
 class Like(Operators):

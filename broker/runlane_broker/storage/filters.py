@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import ColumnElement, Table, Text, and_, cast, distinct, func, null, or_, select
+from sqlalchemy import ColumnElement, Table, Text, and_, cast, distinct, false, func, null, or_, select
 
 from runlane.protocol.states import StateType
 
@@ -42,7 +42,7 @@ def _like(column: Column, value: str) -> Condition:
 
 
 def _starts_with(column: Column, values: Sequence[str]) -> Condition:
-    return or_(*(column.istartswith(value, autoescape=True, escape=_ESCAPE) for value in values))
+    return or_(false(), *(column.istartswith(value, autoescape=True, escape=_ESCAPE) for value in values))
 
 
 def _any_text(column: Column, values: Sequence[Any]) -> Condition:
