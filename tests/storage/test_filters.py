@@ -188,6 +188,7 @@ def test_pages_by_offset_and_by_cursor_are_the_list_in_its_order(
     asked = data.draw(st.just({}) | filters(values))
     expected = in_order(group, sort, rows_that_match(world, group, asked))
     source, decoded = listing(seed, group), decode_filters(asked)
+    source.many = data.draw(st.sampled_from((0, 20, 1000)))
     limit, offset = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 70))
     found = ids_of(asyncio.run(source.list(decoded, sort, limit, offset)))
     assert found == expected[offset : offset + limit]

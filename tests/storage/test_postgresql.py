@@ -99,7 +99,9 @@ def test_filters_take_the_same_rows(postgres: Postgres, data: st.DataObject) -> 
     world, values = values_of(SEED)
     asked = data.draw(filters(values))
     expected = sorted(row["id"] for row in rows_that_match(world, group, asked))
-    found = postgres.wait(postgres.listing(group).list(decode_filters(asked), limit=1000))
+    source = postgres.listing(group)
+    source.many = data.draw(st.sampled_from((0, 20, 1000)))
+    found = postgres.wait(source.list(decode_filters(asked), limit=1000))
     assert sorted(record.id for record in found) == expected
     assert postgres.wait(postgres.listing(group).count(decode_filters(asked))) == len(expected)
 

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Select
@@ -22,8 +22,6 @@ from .queries.listing import Order, count_rows, count_up_to, order_of, page_abse
 from .unindexed import unindexed
 
 R_co = TypeVar("R_co", covariant=True)
-#: So many rows are not sorted for a page. To find this out takes milliseconds.
-_MANY: Final = 20_000
 Reading: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
@@ -41,6 +39,9 @@ class Listing(Generic[R_co]):
     Ids are found first, so that what is skipped or sorted is narrow, and often stands in an index. All raise
     `StoreUnavailable`.
     """
+
+    #: So many rows are not sorted for a page. To find out whether there are takes milliseconds.
+    many = 20_000
 
     def __init__(
         self,
@@ -99,8 +100,8 @@ class Listing(Generic[R_co]):
         where, found_by = conditions(self._source, filters), driving(self._source, filters)
         if not found_by:
             return where
-        count = (await connection.execute(count_up_to(self._source.table, found_by, _MANY))).scalar_one()
-        return where if count < _MANY else [unindexed(condition) for condition in where]
+        count = (await connection.execute(count_up_to(self._source.table, found_by, self.many))).scalar_one()
+        return where if count < self.many else [unindexed(condition) for condition in where]
 
     # Places ----------------------------------------------------------------------------------------------
 
