@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from . import measures
+from .listing import listing
 from .measures import Figures, median
 
 Measure = Callable[[], Awaitable[Figures]]
@@ -23,6 +24,7 @@ def _measures(*, smoke: bool) -> dict[str, Measure]:
         "sockets": partial(measures.memory_of_sockets, 50 if few else 1000),
         "idle": partial(measures.idle, 10 if few else 100, 2 if few else 20),
         "backlog": partial(measures.backlog, 2000 if few else 100_000, 100 if few else 3000),
+        "listing": partial(listing, 3000 if few else 1_000_000, explain=not few),
         "due": partial(measures.due, 100 if few else 1000, 1 if few else 10),
     }
 
