@@ -50,6 +50,8 @@ async def listing(runs: int, *, explain: bool) -> dict[str, float]:
         plans = Plans(store, path) if explain else None
         figures: dict[str, float] = {}
         for name, ask in _questions(store).items():
+            if plans is not None:
+                plans.clear()
             await ask()  # warm
             if plans is not None:
                 plans.show(name)
@@ -112,11 +114,14 @@ class Plans:
         self._statements.append((statement, values))
 
     def show(self, name: str) -> None:
-        """Print the plans of what has been read since the last time."""
+        """Print the plans of what has been read since."""
         with closing(sqlite3.connect(self._path)) as connection:
             for statement, values in self._statements:
                 steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
                 print(f"  {name}: {'; '.join(steps)}")
+
+    def clear(self) -> None:
+        """Forget what has been read."""
         self._statements.clear()
 
 
