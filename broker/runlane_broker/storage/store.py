@@ -21,6 +21,7 @@ from . import queries as q
 from .flows import FlowReader
 from .lists import Lists
 from .operations.base import Operation
+from .queues import QueueReader
 from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
 from .rows import flow_run_record, task_run_record
 from .runs import RunReader
@@ -49,6 +50,7 @@ class Store:
         self.tag_limits = LimitReader(self._reading)
         self.task_runs = RunReader(TASK_RUN, self._reading, task_run_record)
         self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
+        self.queues = QueueReader(self._reading)
 
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:

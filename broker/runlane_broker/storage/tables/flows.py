@@ -102,6 +102,7 @@ flow_run: Final = Table(
     Column("flow_version", Text),
     Column("infrastructure_pid", Text),
     Column("retry_type", Text),  # in_process: by who runs it; reschedule: by a work queue; null: not at all
+    Column("claimed_until", BigInteger),  # handed out to who asked for a claim: not to be handed out before then
     CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
     CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name="counts"),
     CheckConstraint(f"session_id IS NULL OR state_type IN ({HELD})", name="lease"),
@@ -130,6 +131,20 @@ Index(
     flow_run.c.state_type,
     sqlite_where=text(f"state_type IN ({HELD})"),
     postgresql_where=text(f"state_type IN ({HELD})"),
+)
+Index(
+    "ix_flow_run_claimed",
+    flow_run.c.work_queue_id,
+    flow_run.c.claimed_until,
+    sqlite_where=text("state_type = 'SCHEDULED' AND claimed_until IS NOT NULL"),
+    postgresql_where=text("state_type = 'SCHEDULED' AND claimed_until IS NOT NULL"),
+)
+Index(
+    "ix_flow_run_overdue",
+    flow_run.c.due,
+    flow_run.c.id,
+    sqlite_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+    postgresql_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
 )
 Index(
     "ix_flow_run_session",

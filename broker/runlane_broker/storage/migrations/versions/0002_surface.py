@@ -150,6 +150,7 @@ def upgrade() -> None:
         sa.Column("flow_version", sa.Text(), nullable=True),
         sa.Column("infrastructure_pid", sa.Text(), nullable=True),
         sa.Column("retry_type", sa.Text(), nullable=True),
+        sa.Column("claimed_until", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
             "session_id IS NULL OR state_type IN ('PENDING', 'RUNNING', 'CANCELLING')",
             name=op.f("ck_flow_run_lease"),
@@ -176,6 +177,22 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("state_type IN ('PENDING', 'RUNNING', 'CANCELLING')"),
         postgresql_where=sa.text("state_type IN ('PENDING', 'RUNNING', 'CANCELLING')"),
+    )
+    op.create_index(
+        "ix_flow_run_claimed",
+        "flow_run",
+        ["work_queue_id", "claimed_until"],
+        unique=False,
+        sqlite_where=sa.text("state_type = 'SCHEDULED' AND claimed_until IS NOT NULL"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED' AND claimed_until IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_flow_run_overdue",
+        "flow_run",
+        ["due", "id"],
+        unique=False,
+        sqlite_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
     )
     op.create_index("ix_flow_run_deployment", "flow_run", ["deployment_id"], unique=False)
     op.create_index("ix_flow_run_flow", "flow_run", ["flow_id"], unique=False)

@@ -1,0 +1,282 @@
+"""Statements on work pools and work queues: the writer's, and what the edges read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    Delete,
+    Insert,
+    Select,
+    Table,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.sql.base import Executable
+
+from runlane.protocol.states import StateType
+
+from ...orchestration.common_rules import LATE
+from ..queue_records import DEFAULT_POOL, QueueStatus
+from ..tables import flow_run, work_pool, work_queue
+from .base import const, one_of, param
+
+# What the edges read ------------------------------------------------------------------------------------------
+
+
+def read_pools() -> Select[Any]:
+    """Return work pools, each with the id of its default queue."""
+    default = and_(work_queue.c.work_pool_id == work_pool.c.id, work_queue.c.is_default)
+    return select(*work_pool.c, work_queue.c.id.label("default_queue_id")).outerjoin(work_queue, default)
+
+
+def read_queues() -> Select[Any]:
+    """Return work queues, each with its pool's name."""
+    return select(*work_queue.c, work_pool.c.name.label("work_pool_name")).join(work_pool)
+
+
+def first_named(name: str) -> Select[Any]:
+    """Return the queues with a name, that of the default pool first, then by their pools' names."""
+    foreign = case((work_pool.c.name == DEFAULT_POOL, 0), else_=1)
+    return read_queues().where(work_queue.c.name == name).order_by(foreign, work_pool.c.name).limit(1)
+
+
+def has_default_pool() -> Select[Any]:
+    """Return a row if the default pool is there."""
+    return select(work_pool.c.id).where(work_pool.c.name == DEFAULT_POOL)
+
+
+def count_active(queue_ids: list[str]) -> Select[Any]:
+    """Return how many runs of each of these queues are PENDING, RUNNING or CANCELLING."""
+    t = flow_run.c
+    active = one_of(t.state_type, (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING))
+    return (
+        select(t.work_queue_id, func.count())
+        .where(t.work_queue_id.in_(queue_ids), active)
+        .group_by(t.work_queue_id)
+    )
+
+
+def count_late(queue_id: str) -> Select[Any]:
+    """Count a queue's late runs."""
+    t = flow_run.c
+    late = t.state_name == literal_column(f"'{LATE}'")
+    return select(func.count()).where(
+        t.work_queue_id == queue_id, t.state_type == const(StateType.SCHEDULED), late
+    )
+
+
+# What the writer does -----------------------------------------------------------------------------------------
+
+
+def insert_pool() -> Insert:
+    """Insert a pool."""
+    return _insert(work_pool)
+
+
+def insert_queue() -> Insert:
+    """Insert a queue."""
+    return _insert(work_queue)
+
+
+def _insert(table: Table) -> Insert:
+    return insert(table).values({c.name: param(c.name) for c in table.c})
+
+
+def find_pool() -> Executable:
+    """Return a pool's row, by its name."""
+    return select(work_pool).where(work_pool.c.name == param("name"))
+
+
+def get_pool_limits() -> Executable:
+    """Return whether a pool is paused, and its limit."""
+    p = work_pool.c
+    return select(p.is_paused, p.concurrency_limit).where(p.id == param("id"))
+
+
+def find_queue() -> Executable:
+    """Return a queue's row, by the names of the pool and its own."""
+    w = work_queue.c
+    return select(work_queue).join(work_pool).where(work_pool.c.name == param("pool"), w.name == param("name"))
+
+
+def find_sibling() -> Executable:
+    """Return the id of a pool's queue with a name."""
+    w = work_queue.c
+    return select(w.id).where(w.work_pool_id == param("pool_id"), w.name == param("name"))
+
+
+def get_queue() -> Executable:
+    """Return a queue's row."""
+    return select(work_queue).where(work_queue.c.id == param("id"))
+
+
+def find_default_queue() -> Executable:
+    """Return the row of a pool's default queue."""
+    w = work_queue.c
+    return select(work_queue).where(w.work_pool_id == param("pool_id"), w.is_default)
+
+
+def read_priorities() -> Executable:
+    """Return id and priority of a pool's queues."""
+    w = work_queue.c
+    return select(w.id, w.priority).where(w.work_pool_id == param("pool_id"))
+
+
+def set_priority() -> Update:
+    """Give a queue another priority."""
+    w = work_queue.c
+    return (
+        update(work_queue).where(w.id == param("id")).values(priority=param("priority"), updated=param("updated"))
+    )
+
+
+def update_pool() -> Update:
+    """Write a pool anew."""
+    return _update(work_pool, {"id", "created"})
+
+
+def update_queue() -> Update:
+    """Write a queue anew, but for its priority, which others have to make room for."""
+    return _update(work_queue, {"id", "work_pool_id", "is_default", "priority", "created"})
+
+
+def _update(table: Table, fixed: set[str]) -> Update:
+    values = {c.name: param(c.name) for c in table.c if c.name not in fixed}
+    return update(table).where(table.c.id == param("id")).values(values)
+
+
+def delete_pool() -> Delete:
+    """Delete a pool with its queues. Runs and deployments stay, without a queue."""
+    return delete(work_pool).where(work_pool.c.name == param("name"))
+
+
+def delete_queue() -> Delete:
+    """Delete a queue. Its runs and deployments stay, and keep its name."""
+    return delete(work_queue).where(work_queue.c.id == param("id"))
+
+
+def poll_queue() -> Update:
+    """Somebody has asked for a queue's runs: it is READY, unless it is paused."""
+    w = work_queue.c
+    waking = and_(w.status == const(QueueStatus.NOT_READY), ~w.is_paused)
+    status = case((waking, const(QueueStatus.READY)), else_=w.status)
+    return update(work_queue).where(w.id == param("id")).values(last_polled=param("now"), status=status)
+
+
+def forget_polls() -> Update:
+    """Nobody has asked for these queues' runs since `before`: NOT_READY. Returns their ids."""
+    w = work_queue.c
+    silent = and_(w.status == const(QueueStatus.READY), w.last_polled < param("before"))
+    changed = update(work_queue).where(silent).values(status=const(QueueStatus.NOT_READY), updated=param("now"))
+    return changed.returning(w.id)
+
+
+def read_start_limits() -> Executable:
+    """Return the queue and the pool of a run, their limits and how many of their runs are under way."""
+    t, other = flow_run.c, flow_run.alias("other")
+    held = one_of(other.c.state_type, (StateType.PENDING, StateType.RUNNING))
+    of_queue = select(func.count()).where(other.c.work_queue_id == work_queue.c.id, held, other.c.id != t.id)
+    sibling = work_queue.alias("sibling")
+    of_pool = (
+        select(func.count())
+        .select_from(sibling)
+        .join(other, other.c.work_queue_id == sibling.c.id)
+        .where(sibling.c.work_pool_id == work_pool.c.id, held, other.c.id != t.id)
+    )
+    none = literal_column("0")
+    queue_limit, pool_limit = work_queue.c.concurrency_limit, work_pool.c.concurrency_limit
+    return (
+        select(
+            work_queue.c.name,
+            queue_limit,
+            case(
+                (queue_limit.is_not(None), of_queue.correlate(work_queue, flow_run).scalar_subquery()), else_=none
+            ),
+            work_pool.c.name,
+            pool_limit,
+            case((pool_limit.is_not(None), of_pool.correlate(work_pool, flow_run).scalar_subquery()), else_=none),
+        )
+        .select_from(flow_run)
+        .join(work_queue, work_queue.c.id == t.work_queue_id)
+        .join(work_pool, work_pool.c.id == work_queue.c.work_pool_id)
+        .where(t.id == param("id"))
+    )
+
+
+# Handing out runs ----------------------------------------------------------------------------------------------
+
+
+def read_pool_queues() -> Executable:
+    """Return a pool's queues, the first in line first: id, name, whether it is paused, limit."""
+    w = work_queue.c
+    of_pool = w.work_pool_id == param("pool_id")
+    return select(w.id, w.name, w.is_paused, w.concurrency_limit).where(of_pool).order_by(w.priority)
+
+
+def count_started() -> Executable:
+    """Count the runs of a queue that are PENDING or RUNNING, and those that are claimed and may become so."""
+    return _count(StateType.PENDING, StateType.RUNNING)
+
+
+def count_started_or_stopping() -> Executable:
+    """Count the same, and those that are CANCELLING."""
+    return _count(StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+
+def _count(*states: StateType) -> Executable:
+    t, other = flow_run.c, flow_run.alias("claimed").c
+    held = select(func.count()).where(t.work_queue_id == param("queue_id"), one_of(t.state_type, states))
+    claimed = select(func.count()).where(
+        other.work_queue_id == param("queue_id"),
+        other.state_type == const(StateType.SCHEDULED),
+        other.claimed_until > param("now"),
+    )
+    return select(held.scalar_subquery() + claimed.scalar_subquery())
+
+
+def first_scheduled() -> Executable:
+    """Return the ids of a queue's first runs that wait, by the time at which they are due."""
+    t = flow_run.c
+    return (
+        select(t.id)
+        .where(
+            t.work_queue_id == param("queue_id"),
+            t.state_type == const(StateType.SCHEDULED),
+            t.due >= param("after"),
+            t.due <= param("before"),
+            t.claimed_until.is_(None) | (t.claimed_until <= param("now")),
+        )
+        .order_by(t.due, t.id)
+        .limit(param("limit"))
+    )
+
+
+def claim_run() -> Update:
+    """Keep a run that waits from being handed out again before `until`."""
+    return update(flow_run).where(flow_run.c.id == param("id")).values(claimed_until=param("until"))
+
+
+def read_scheduled() -> Select[Any]:
+    """Return what a filter looks at of all runs that wait and have a deployment, by the time they are due."""
+    t = flow_run.c
+    waits = t.state_type == const(StateType.SCHEDULED)
+    return (
+        select(t.id, t.due, t.tags, t.deployment_id)
+        .where(waits, t.deployment_id.is_not(None))
+        .order_by(t.due, t.id)
+    )
+
+
+def read_started() -> Select[Any]:
+    """Return the same of all runs that are PENDING or RUNNING, in any order."""
+    t = flow_run.c
+    held = one_of(t.state_type, (StateType.PENDING, StateType.RUNNING))
+    return select(t.id, t.due, t.tags, t.deployment_id).where(held, t.deployment_id.is_not(None))

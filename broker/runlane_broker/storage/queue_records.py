@@ -1,0 +1,153 @@
+"""Work pools and work queues as they go into the store and come out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+#: Where a queue is whose pool nobody names, of which type that pool is, and which queue of a pool it is if nobody
+#: names one.
+DEFAULT_POOL: Final = "default-agent-pool"
+DEFAULT_POOL_TYPE: Final = "prefect-agent"
+DEFAULT_QUEUE: Final = "default"
+DEFAULT_QUEUE_DESCRIPTION: Final = "The work pool's default queue."
+
+#: For how long after a poll a queue counts as served, in microseconds.
+POLLED_RECENTLY: Final = 60_000_000
+
+
+class QueueStatus(StrEnum):
+    """Whether somebody serves a queue."""
+
+    READY = "READY"
+    NOT_READY = "NOT_READY"
+    PAUSED = "PAUSED"
+
+
+class QueueFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """How the old queues choose runs: those that have all the tags, of these deployments (None: of any)."""
+
+    tags: tuple[str, ...] | None = None
+    deployment_ids: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """A work pool. Times in microseconds UTC; `base_job_template` is a JSON object."""
+
+    id: str
+    name: str
+    type: str
+    description: str | None
+    base_job_template: bytes
+    is_paused: bool
+    concurrency_limit: int | None
+    default_queue_id: str | None
+    created: int
+    updated: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """A work queue. Times and `late_after` in microseconds; `priority` 1 goes first."""
+
+    id: str
+    pool_id: str
+    pool_name: str
+    name: str
+    description: str
+    is_default: bool
+    is_paused: bool
+    concurrency_limit: int | None
+    priority: int
+    filter: QueueFilter | None
+    last_polled: int | None
+    status: QueueStatus
+    late_after: int | None
+    created: int
+    updated: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueHealth:
+    """How a queue is: when somebody asked for its runs last, and how many of them are late."""
+
+    late_runs: int
+    last_polled: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChange:
+    """What a change has done to a queue's status; the two are the same if nothing."""
+
+    queue_id: str
+    before: QueueStatus
+    after: QueueStatus
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """A run that was handed out, and whose it is."""
+
+    pool_id: str
+    queue_id: str
+    run_id: str
+
+
+def status_after(status: QueueStatus, is_paused: bool, last_polled: int | None, now: int) -> QueueStatus:
+    """Return a queue's status after it was paused or resumed; the same twice changes nothing more."""
+    if is_paused:
+        return QueueStatus.PAUSED
+    if status is not QueueStatus.PAUSED:
+        return status
+    polled = last_polled is not None and now - last_polled <= POLLED_RECENTLY
+    return QueueStatus.READY if polled else QueueStatus.NOT_READY
+
+
+_decode_filter = msgspec.json.Decoder(QueueFilter).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def filter_text(filter_: QueueFilter | None) -> str | None:
+    """Return a filter as it is stored."""
+    return None if filter_ is None else _encode(filter_).decode()
+
+
+def pool_record(row: Any) -> PoolRecord:
+    """Return a row of `queries.queues.read_pools` as a record."""
+    return PoolRecord(
+        id=row.id,
+        name=row.name,
+        type=row.type,
+        description=row.description,
+        base_job_template=row.base_job_template,
+        is_paused=bool(row.is_paused),
+        concurrency_limit=row.concurrency_limit,
+        default_queue_id=row.default_queue_id,
+        created=row.created,
+        updated=row.updated,
+    )
+
+
+def queue_record(row: Any) -> QueueRecord:
+    """Return a row of `queries.queues.read_queues` as a record."""
+    return QueueRecord(
+        id=row.id,
+        pool_id=row.work_pool_id,
+        pool_name=row.work_pool_name,
+        name=row.name,
+        description=row.description,
+        is_default=bool(row.is_default),
+        is_paused=bool(row.is_paused),
+        concurrency_limit=row.concurrency_limit,
+        priority=row.priority,
+        filter=None if row.filter is None else _decode_filter(row.filter),
+        last_polled=row.last_polled,
+        status=QueueStatus(row.status),
+        late_after=row.late_after,
+        created=row.created,
+        updated=row.updated,
+    )

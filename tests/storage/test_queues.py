@@ -1,0 +1,507 @@
+"""Work pools and work queues: what can be done with them, and which runs they hand out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runlane_broker.errors import Conflict, NotFound
+from runlane_broker.storage.operations.base import Operation
+from runlane_broker.storage.operations.handing_out import Asked, HandOutOfPool, HandOutOfQueue
+from runlane_broker.storage.operations.queues import (
+    CreatePool,
+    CreateQueue,
+    DeletePool,
+    DeleteQueue,
+    EnsureQueue,
+    ForgetPolls,
+    QueueKey,
+    RecordPolls,
+    UpdatePool,
+    UpdateQueue,
+    may_start,
+    resolve_queue,
+)
+from runlane_broker.storage.queue_records import DEFAULT_POOL, QueueRecord, QueueStatus
+
+from ..support import SECOND, START, new_database
+from .database import Database
+from .flow_runs import insert_flow_runs, set_state
+from .test_sqlite import open_database
+
+R, N, P = QueueStatus.READY, QueueStatus.NOT_READY, QueueStatus.PAUSED
+#: A time with a poll before it that is recent, and one that is not.
+MINUTE = 60.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return new_database(tmp_path)
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[Database]:
+    yield from open_database(path)
+
+
+def queue(db: Database, name: str, pool: str = DEFAULT_POOL) -> QueueRecord:
+    found = db.wait(db.store.queues.queue_by_name(pool, name))
+    assert found is not None
+    return found
+
+
+def create(db: Database, name: str, pool: str | None = None, **values: Any) -> str:
+    return db.do(CreateQueue(pool, name, values))
+
+
+def update(
+    db: Database, name: str, pool: str = DEFAULT_POOL, /, **changes: Any
+) -> tuple[QueueStatus, QueueStatus]:
+    change = db.do(UpdateQueue(QueueKey(pool=pool, name=name), changes))
+    return change.before, change.after
+
+
+def priorities(db: Database, pool: str = DEFAULT_POOL) -> dict[str, int]:
+    """In the order of the list: the first in line first."""
+    return {q.name: q.priority for q in db.wait(db.store.queues.queues_of(pool, None, 100, 0))}
+
+
+def everything(db: Database) -> list[Any]:
+    return [list(db.query(f"SELECT * FROM {table} ORDER BY id")) for table in ("work_pool", "work_queue")]
+
+
+# --- Creating and deleting ----------------------------------------------------------------------------------
+
+
+def test_a_queue_without_a_pool_goes_to_the_default_pool_which_is_made(db: Database) -> None:
+    create(db, "mine", description="What it is for", concurrency_limit=3)
+    pool = db.wait(db.store.queues.pool(DEFAULT_POOL))
+    default = queue(db, "default")
+    assert pool is not None
+    assert (pool.type, pool.is_paused, pool.default_queue_id) == ("prefect-agent", False, default.id)
+    assert (default.priority, default.is_default, default.description) == (
+        1,
+        True,
+        "The work pool's default queue.",
+    )
+    mine = queue(db, "mine")
+    assert (mine.priority, mine.is_default, mine.description, mine.concurrency_limit) == (
+        2,
+        False,
+        "What it is for",
+        3,
+    )
+    assert (mine.status, mine.last_polled, mine.pool_id) == (N, None, pool.id)
+    assert (mine.created, mine.updated) == (START, START)
+
+
+def test_the_default_queue_may_be_asked_for_before_there_is_a_pool_but_not_again(db: Database) -> None:
+    create(db, "default")
+    assert priorities(db) == {"default": 1}
+    assert queue(db, "default").is_default
+    with pytest.raises(Conflict, match=r"^A work queue with this name already exists\.$"):
+        create(db, "default")
+
+
+def test_a_queue_that_is_made_paused_is_not_ready(db: Database) -> None:
+    create(db, "mine", is_paused=True)
+    assert (queue(db, "mine").is_paused, queue(db, "mine").status) == (True, N)
+
+
+def test_a_name_is_unique_in_its_pool_only(db: Database) -> None:
+    db.do(CreatePool("one"))
+    db.do(CreatePool("two"))
+    create(db, "q", "one")
+    create(db, "q", "two")
+    before = everything(db)
+    with pytest.raises(Conflict, match="already exists in work pool 'one'"):
+        create(db, "q", "one")
+    with pytest.raises(Conflict, match="already exists"):
+        update(db, "q", "one", name="default")
+    with pytest.raises(Conflict, match="A work pool with this name already exists"):
+        db.do(CreatePool("one"))
+    assert everything(db) == before
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        CreateQueue("nope", "q"),
+        UpdateQueue(QueueKey("nope"), {"is_paused": True}),
+        UpdateQueue(QueueKey(pool="nope", name="q"), {"priority": 2}),
+        DeleteQueue(QueueKey("nope")),
+        UpdatePool("nope", {}),
+        DeletePool("nope"),
+        HandOutOfQueue("nope", Asked(1)),
+        HandOutOfPool("nope", None, Asked(1)),
+        HandOutOfPool("there", ("nope",), Asked(1)),
+    ],
+)
+def test_what_is_not_there_is_said_and_nothing_is_done(db: Database, operation: Operation[Any]) -> None:
+    db.do(CreatePool("there"))
+    before = everything(db)
+    with pytest.raises(NotFound, match="nope"):
+        db.do(operation)
+    assert everything(db) == before
+
+
+def test_a_queue_that_is_needed_is_made_before_all_others_once(db: Database) -> None:
+    create(db, "mine")
+    first = db.do(EnsureQueue("urgent"))
+    assert priorities(db) == {"urgent": 1, "default": 2, "mine": 3}
+    assert db.do(EnsureQueue("urgent")) == first
+
+
+class Resolve(Operation[tuple[str, str]]):
+    def __init__(self, pool: str | None, name: str | None) -> None:
+        self.pool, self.name = pool, name
+
+    def execute(self, tx: Any) -> tuple[str, str]:
+        return resolve_queue(tx, self.pool, self.name)
+
+
+def test_a_run_names_its_queue_in_four_ways(db: Database) -> None:
+    db.do(CreatePool("pool"))
+    assert db.do(Resolve("pool", None)) == (queue(db, "default", "pool").id, "default")
+    assert db.do(Resolve("pool", "new")) == (queue(db, "new", "pool").id, "new")
+    assert db.do(Resolve(None, None)) == (queue(db, "default").id, "default")
+    assert db.do(Resolve(None, "new")) == (queue(db, "new").id, "new")
+    assert queue(db, "new").id != queue(db, "new", "pool").id
+    update(db, "default", "pool", name="renamed")
+    assert db.do(Resolve("pool", None)) == (queue(db, "renamed", "pool").id, "renamed")
+    with pytest.raises(NotFound, match="nope"):
+        db.do(Resolve("nope", None))
+
+
+def test_a_default_queue_cannot_be_deleted_other_than_with_its_pool(db: Database) -> None:
+    create(db, "mine")
+    for key in (QueueKey(queue(db, "default").id), QueueKey(pool=DEFAULT_POOL, name="default")):
+        with pytest.raises(Conflict, match="default queue"):
+            db.do(DeleteQueue(key))
+    db.do(DeletePool(DEFAULT_POOL))
+    assert everything(db) == [[], []]
+
+
+def test_the_runs_of_a_deleted_queue_keep_its_name(db: Database, path: Path) -> None:
+    queue_id = create(db, "mine")
+    (run_id,) = insert_flow_runs(path, {"work_queue_id": queue_id, "work_queue_name": "mine"})
+    db.do(DeleteQueue(QueueKey(queue_id)))
+    assert db.query("SELECT id, work_queue_id, work_queue_name FROM flow_run") == [(run_id, None, "mine")]
+
+
+# --- Priorities ---------------------------------------------------------------------------------------------
+
+
+def test_priorities_are_unique_whichever_way_they_are_changed(db: Database) -> None:
+    for name in ("a", "b", "c"):
+        create(db, name)
+    assert priorities(db) == {"default": 1, "a": 2, "b": 3, "c": 4}
+    create(db, "d", priority=2)
+    assert priorities(db) == {"default": 1, "d": 2, "a": 3, "b": 4, "c": 5}
+    db.do(
+        UpdateQueue(QueueKey(queue(db, "c").id), {"priority": 1})
+    )  # as by id, which the documents' server forgets
+    assert priorities(db) == {"c": 1, "default": 2, "d": 3, "a": 4, "b": 5}
+    update(db, "default", priority=4)
+    assert priorities(db) == {"c": 1, "d": 3, "default": 4, "a": 5, "b": 6}
+    db.do(DeleteQueue(QueueKey(queue(db, "a").id)))
+    assert priorities(db) == {"c": 1, "d": 3, "default": 4, "b": 6}
+    create(db, "e")
+    assert priorities(db)["e"] == 2
+    update(db, "b", priority=100)
+    create(db, "f")
+    assert priorities(db) == {"c": 1, "e": 2, "d": 3, "default": 4, "f": 5, "b": 100}
+
+
+def test_pools_have_priorities_of_their_own(db: Database) -> None:
+    db.do(CreatePool("pool"))
+    create(db, "a", "pool", priority=1)
+    assert priorities(db, "pool") == {"a": 1, "default": 2}
+    create(db, "a")
+    assert priorities(db) == {"default": 1, "a": 2}
+
+
+# --- Pause, polls, status -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("polled_ago", "steps"),
+    [
+        (None, [(True, (N, P)), (True, (P, P)), (False, (P, N)), (False, (N, N))]),
+        (1, [(True, (R, P)), (False, (P, R)), (False, (R, R)), (True, (R, P))]),
+        (60, [(True, (R, P)), (False, (P, R))]),
+        (61, [(True, (R, P)), (False, (P, N))]),
+    ],
+)
+def test_pausing_and_resuming(
+    db: Database, polled_ago: float | None, steps: list[tuple[bool, tuple[QueueStatus, QueueStatus]]]
+) -> None:
+    queue_id = create(db, "mine")
+    if polled_ago is not None:
+        assert db.do(RecordPolls((queue_id,)))[0].after is R
+        db.clock.advance(polled_ago)
+    for is_paused, change in steps:
+        assert update(db, "mine", is_paused=is_paused) == change
+        assert (queue(db, "mine").is_paused, queue(db, "mine").status) == (is_paused, change[1])
+
+
+def test_resuming_looks_at_the_poll_that_is_told_with_it(db: Database) -> None:
+    create(db, "mine")
+    update(db, "mine", is_paused=True)
+    assert update(db, "mine", is_paused=False, last_polled=db.clock.now()) == (P, R)
+
+
+def test_a_poll_makes_ready_what_is_not_paused_and_says_so_once(db: Database) -> None:
+    served, paused, made_paused = create(db, "a"), create(db, "b"), create(db, "c", is_paused=True)
+    update(db, "b", is_paused=True)
+    changes = db.do(RecordPolls((served, paused, made_paused, "gone")))
+    assert [(change.queue_id, change.before, change.after) for change in changes] == [(served, N, R)]
+    assert db.do(RecordPolls((served,))) == ()
+    assert [queue(db, name).status for name in "abc"] == [R, P, N]
+    assert {queue(db, name).last_polled for name in "abc"} == {START}
+
+
+def test_what_nobody_polls_for_a_minute_is_not_ready(db: Database) -> None:
+    served, _, paused = create(db, "a"), create(db, "b"), create(db, "c")
+    db.do(RecordPolls((served, paused)))
+    update(db, "c", is_paused=True)
+    db.clock.advance(MINUTE)
+    assert db.do(ForgetPolls()) == ()
+    db.clock.advance(1)
+    assert [(change.queue_id, change.after) for change in db.do(ForgetPolls())] == [(served, N)]
+    assert db.do(ForgetPolls()) == ()
+    assert [queue(db, name).status for name in "abc"] == [N, N, P]
+
+
+def test_a_queues_health(db: Database, path: Path) -> None:
+    queue_id = create(db, "mine")
+    elsewhere = create(db, "other")
+    insert_flow_runs(
+        path,
+        {"work_queue_id": queue_id, "state_name": "Late"},
+        {"work_queue_id": queue_id},
+        {"work_queue_id": elsewhere, "state_name": "Late"},
+        {"work_queue_id": queue_id, "state_type": "RUNNING", "state_name": "Late"},
+    )
+    db.do(RecordPolls((queue_id,)))
+    health = db.wait(db.store.queues.health(queue_id))
+    assert health is not None
+    assert (health.late_runs, health.last_polled) == (1, START)
+    assert db.wait(db.store.queues.health("nope")) is None
+
+
+# --- Handing out runs ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hand:
+    """What is handed out, by the names that runs were given."""
+
+    db: Database
+    path: Path
+
+    def __post_init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def run(self, name: str, queue_name: str, pool: str = DEFAULT_POOL, **values: Any) -> str:
+        at = queue(self.db, queue_name, pool)
+        (run_id,) = insert_flow_runs(self.path, {"work_queue_id": at.id, "work_queue_name": at.name, **values})
+        self.names[run_id] = name
+        return run_id
+
+    def of_queue(self, name: str, limit: int = 100, pool: str = DEFAULT_POOL, **asked: Any) -> str:
+        return self._names(HandOutOfQueue(queue(self.db, name, pool).id, Asked(limit, **asked)))
+
+    def of_pool(self, limit: int = 100, *names: str, pool: str = DEFAULT_POOL, **asked: Any) -> str:
+        return self._names(HandOutOfPool(pool, names or None, Asked(limit, **asked)))
+
+    def _names(self, operation: Any) -> str:
+        return " ".join(self.names[run.run_id] for run in self.db.do(operation).runs)
+
+
+@pytest.fixture
+def hand(db: Database, path: Path) -> Hand:
+    for name in ("a", "b"):
+        create(db, name)
+    return Hand(db, path)
+
+
+def test_runs_go_by_time_and_only_those_that_wait(hand: Hand) -> None:
+    hand.run("later", "a", due=START + SECOND)
+    hand.run("second", "a", due=START - 1)
+    hand.run("first", "a", due=START - 2, state_name="Late")
+    hand.run("retry", "a", due=START, state_name="AwaitingRetry")
+    for state in ("PENDING", "RUNNING", "COMPLETED", "PAUSED", "CANCELLING"):
+        hand.run(state, "a", state_type=state)
+    assert hand.of_queue("a") == "first second retry later"
+    assert hand.of_queue("a", before=START) == "first second retry"
+    assert hand.of_queue("a", after=START) == "retry later"
+    assert hand.of_queue("a", 2) == "first second"
+    assert hand.of_queue("a", 0) == ""
+    assert hand.of_queue("a") == "first second retry later", "a poll claims nothing"
+
+
+def test_queues_of_one_name_in_two_pools_have_nothing_to_do_with_each_other(hand: Hand) -> None:
+    hand.db.do(CreatePool("pool"))
+    create(hand.db, "a", "pool", concurrency_limit=1)
+    hand.run("mine", "a")
+    hand.run("busy", "a", state_type="RUNNING")
+    hand.run("theirs", "a", "pool")
+    assert hand.of_queue("a") == "mine"
+    assert hand.of_queue("a", pool="pool") == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("limit", "held", "given"),
+    [
+        (None, "PENDING RUNNING", "1 2 3"),
+        (0, "", ""),
+        (2, "", "1 2"),
+        (2, "PENDING", "1"),
+        (2, "RUNNING PENDING", ""),
+        (2, "RUNNING PENDING CANCELLING", ""),
+        (3, "RUNNING CANCELLING", "1"),
+        (2, "COMPLETED PAUSED", "1 2"),
+    ],
+)
+def test_a_queue_gives_what_its_limit_leaves(hand: Hand, limit: int | None, held: str, given: str) -> None:
+    update(hand.db, "a", concurrency_limit=limit)
+    for name in "123":
+        hand.run(name, "a")
+    for state in held.split():
+        hand.run(state, "a", state_type=state)
+    assert hand.of_queue("a") == given
+
+
+def test_a_pool_goes_by_priority_first(hand: Hand) -> None:
+    hand.run("b1", "b", due=START - 9)
+    hand.run("a2", "a", due=START - 1)
+    hand.run("a1", "a", due=START - 2)
+    hand.run("d1", "default", due=START)
+    assert hand.of_pool() == "d1 a1 a2 b1"
+    assert hand.of_pool(3) == "d1 a1 a2"
+    assert hand.of_pool(100, "b", "a") == "a1 a2 b1"
+    update(hand.db, "b", priority=1)
+    assert hand.of_pool() == "b1 d1 a1 a2"
+
+
+def test_a_pool_keeps_its_own_limit_and_those_of_its_queues(hand: Hand) -> None:
+    for name in ("a1", "a2", "a3"):
+        hand.run(name, "a")
+    for name in ("b1", "b2"):
+        hand.run(name, "b")
+    update(hand.db, "a", concurrency_limit=2)
+    assert hand.of_pool() == "a1 a2 b1 b2"
+    hand.db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": 3}))
+    assert hand.of_pool() == "a1 a2 b1"
+    hand.run("stopping", "b", state_type="CANCELLING")
+    assert hand.of_pool() == "a1 a2 b1", "what is being cancelled counts for a queue that is asked by itself only"
+    hand.run("busy", "b", state_type="RUNNING")
+    assert hand.of_pool() == "a1 a2"
+    assert hand.of_pool(100, "b") == "b1 b2"
+    assert hand.of_queue("b") == "b1 b2"
+    hand.db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": 0}))
+    assert (hand.of_pool(), hand.of_queue("a")) == ("", "")
+
+
+def test_what_is_paused_gives_nothing_and_the_poll_counts(hand: Hand) -> None:
+    hand.run("a1", "a")
+    hand.run("b1", "b")
+    update(hand.db, "a", is_paused=True)
+    assert hand.of_queue("a") == ""
+    assert hand.of_pool() == "b1"
+    assert (queue(hand.db, "a").last_polled, queue(hand.db, "a").status) == (START, P)
+    hand.db.do(UpdatePool(DEFAULT_POOL, {"is_paused": True}))
+    assert (hand.of_pool(), hand.of_queue("b")) == ("", "")
+
+
+def test_who_only_looks_does_not_poll(hand: Hand) -> None:
+    hand.run("a1", "a")
+    assert hand.of_queue("a", is_poll=False) == "a1"
+    assert (queue(hand.db, "a").last_polled, queue(hand.db, "a").status) == (None, N)
+    hand.of_pool(100, "a")
+    assert (queue(hand.db, "a").status, queue(hand.db, "b").status) == (R, N)
+
+
+def test_a_claim_keeps_runs_for_a_while_and_takes_slots(hand: Hand) -> None:
+    update(hand.db, "a", concurrency_limit=3)
+    runs = {name: hand.run(name, "a") for name in "1234"}
+    assert hand.of_queue("a", 2, claim_seconds=30.0) == "1 2"
+    assert hand.of_queue("a") == "3"
+    set_state(hand.path, runs["1"], "PENDING")
+    assert hand.of_queue("a") == "3", "who has it started uses one slot, not two"
+    hand.db.clock.advance(30)
+    assert hand.of_queue("a") == "2 3"
+
+
+# --- The limits at the moment of starting -------------------------------------------------------------------
+
+
+class MayStart(Operation[str | None]):
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def execute(self, tx: Any) -> str | None:
+        return may_start(tx, self.run_id)
+
+
+@pytest.mark.parametrize(
+    ("queue_limit", "pool_limit", "reason"),
+    [
+        (None, None, None),
+        (2, 3, None),
+        (1, None, "work queue 'a' has 1"),
+        (None, 2, "work pool 'default-agent-pool' has 2"),
+        (0, 0, "work queue 'a' has 0"),
+    ],
+)
+def test_a_run_starts_only_where_queue_and_pool_have_room(
+    hand: Hand, queue_limit: int | None, pool_limit: int | None, reason: str | None
+) -> None:
+    run_id = hand.run("mine", "a")
+    hand.run("busy", "a", state_type="RUNNING")
+    hand.run("other", "b", state_type="PENDING")
+    hand.run("stopping", "a", state_type="CANCELLING")
+    update(hand.db, "a", concurrency_limit=queue_limit)
+    hand.db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": pool_limit}))
+    why_not = hand.db.do(MayStart(run_id))
+    assert why_not is None if reason is None else why_not is not None and reason in why_not
+
+
+def test_a_run_without_a_queue_starts(hand: Hand) -> None:
+    (run_id,) = insert_flow_runs(hand.path, {})
+    assert hand.db.do(MayStart(run_id)) is None
+
+
+# --- Reading ------------------------------------------------------------------------------------------------
+
+
+def test_queues_are_found_by_name_in_the_default_pool_first(db: Database) -> None:
+    assert db.wait(db.store.queues.queue_named("q")) is None
+    db.do(CreatePool("one"))
+    in_one = create(db, "q", "one")
+    found = db.wait(db.store.queues.queue_named("q"))
+    assert found is not None
+    assert found.id == in_one
+    create(db, "other")
+    assert db.wait(db.store.queues.queue_named("q")) is None, (
+        "once there is a default pool only that one is looked in"
+    )
+
+
+def test_lists(db: Database) -> None:
+    db.do(CreatePool("one"))
+    for name in ("b", "a"):
+        create(db, name, "one")
+    reader = db.store.queues
+    assert [q.name for q in db.wait(reader.queues(None, 10, 0))] == ["a", "b", "default"]
+    assert [q.name for q in db.wait(reader.queues(None, 1, 1))] == ["b"]
+    assert [q.name for q in db.wait(reader.queues(("a", "zz"), 10, 0))] == ["a"]
+    assert [q.name for q in db.wait(reader.queues_of("one", None, 10, 0))] == ["default", "b", "a"]
+    assert [q.name for q in db.wait(reader.queues_of("one", ("a", "b"), 1, 1))] == ["a"]
+    assert [p.name for p in db.wait(reader.pools(None, 10, 0))] == ["one"]
+    assert db.wait(reader.count_pools()) == 1
