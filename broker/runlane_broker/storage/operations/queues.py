@@ -155,7 +155,7 @@ class UpdateQueue(Operation[QueueChange]):
         changes = dict(self.changes)
         priority = changes.pop("priority", None)
         before = QueueStatus(queue["status"])
-        new = {**queue, **changes, "updated": tx.now}
+        new: dict[str, Any] = {**queue, **changes, "updated": tx.now}
         if "is_paused" in changes:
             new["status"] = status_after(before, changes["is_paused"], new["last_polled"], tx.now).value
         self._check_name(tx, queue, new["name"])

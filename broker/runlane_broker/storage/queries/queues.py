@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     Delete,
     Insert,
+    Integer,
     Select,
     Table,
     Update,
@@ -53,7 +54,7 @@ def has_default_pool() -> Select[Any]:
     return select(work_pool.c.id).where(work_pool.c.name == DEFAULT_POOL)
 
 
-def count_active(queue_ids: list[str]) -> Select[Any]:
+def count_active(queue_ids: list[str]) -> Executable:
     """Return how many runs of each of these queues are PENDING, RUNNING or CANCELLING."""
     t = flow_run.c
     active = one_of(t.state_type, (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING))
@@ -191,7 +192,7 @@ def read_start_limits() -> Executable:
         .join(other, other.c.work_queue_id == sibling.c.id)
         .where(sibling.c.work_pool_id == work_pool.c.id, held, other.c.id != t.id)
     )
-    none = literal_column("0")
+    none = literal_column("0", Integer)
     queue_limit, pool_limit = work_queue.c.concurrency_limit, work_pool.c.concurrency_limit
     return (
         select(
@@ -264,7 +265,7 @@ def claim_run() -> Update:
     return update(flow_run).where(flow_run.c.id == param("id")).values(claimed_until=param("until"))
 
 
-def read_scheduled() -> Select[Any]:
+def read_scheduled() -> Executable:
     """Return what a filter looks at of all runs that wait and have a deployment, by the time they are due."""
     t = flow_run.c
     waits = t.state_type == const(StateType.SCHEDULED)
@@ -275,7 +276,7 @@ def read_scheduled() -> Select[Any]:
     )
 
 
-def read_started() -> Select[Any]:
+def read_started() -> Executable:
     """Return the same of all runs that are PENDING or RUNNING, in any order."""
     t = flow_run.c
     held = one_of(t.state_type, (StateType.PENDING, StateType.RUNNING))
