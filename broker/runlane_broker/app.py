@@ -25,7 +25,11 @@ from .core.core import Core
 from .gateway.submission import SubmissionConnection
 from .gateway.worker import WorkerConnection
 from .services.heartbeat import Heartbeat
+from .services.late_runs import MarkLateRuns
 from .services.lookout import Lookout
+from .services.queue_status import QueueStatuses
+from .services.retention import Retain
+from .services.service import Services
 from .services.sweep import Sweep
 from .settings import Settings
 from .storage.records import Backlog
@@ -50,18 +54,22 @@ async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncG
     core = Core(broker_id, __version__, settings, clock, store)
     try:
         backlog = await core.start()
-        services = (
-            Sweep(settings.timers.sweep, core.supervision),
-            Heartbeat(settings.timers.heartbeat, core),
-            Lookout(core.unserved),
+        services = Services(
+            (
+                Sweep(settings.timers.sweep, core.supervision),
+                Heartbeat(settings.timers.heartbeat, core),
+                MarkLateRuns(core),
+                QueueStatuses(core),
+                Retain(core),
+                Lookout(core.unserved),
+            ),
+            core.services,
         )
-        for service in services:
-            service.start()
+        services.start()
         try:
             yield Broker(core, backlog)
         finally:
-            for service in services:
-                await service.stop()
+            await services.stop()
     finally:
         await core.close()
 

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runlane.config import BrokerSection, ConfigError, Section, TimersSection, load_config, settings_of
+from runlane.config import (
+    BrokerSection,
+    ConfigError,
+    Section,
+    ServicesSection,
+    TimersSection,
+    load_config,
+    settings_of,
+)
 
 from .errors import ConfigurationError
 
@@ -41,6 +49,7 @@ class Settings(BrokerSection):
     """All that a broker is told. `token` None: nobody needs one, which only a loopback address allows."""
 
     timers: Timers = field(default_factory=Timers)
+    services: ServicesSection = field(default_factory=ServicesSection)
 
     def check(self) -> None:
         """Raise `ConfigurationError`, naming the setting and its limit."""
@@ -51,6 +60,7 @@ class Settings(BrokerSection):
                 "or bind to 127.0.0.1"
             )
         self.timers.check()
+        _check_each(self.services)
 
 
 def _check_each(section: Section) -> None:
@@ -83,7 +93,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, object], folder: Path |
     """
     try:
         config = load_config(environ, {f"broker.{name}": value for name, value in flags.items()}, folder)
-        settings = replace(config.of(Settings), timers=config.of(Timers))
+        settings = replace(config.of(Settings), timers=config.of(Timers), services=config.of(ServicesSection))
     except ConfigError as exc:
         raise ConfigurationError(str(exc)) from None
     settings.check()

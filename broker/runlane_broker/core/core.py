@@ -11,8 +11,12 @@ from ..storage.store import Store
 from .dispatching import Dispatching
 from .flows import Flows
 from .hub import Hub
+from .late import LateRuns
+from .queues import Queues
 from .registry import Registry
 from .reports import Reports
+from .retention import Retention
+from .services import ServiceBoard
 from .sessions import Sessions
 from .submit import Submissions
 from .supervision import Supervision
@@ -48,6 +52,11 @@ class Core:
         self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
         self.flows = Flows(store)
         self.tag_limits = TagLimits(store)
+        self.queues = Queues(store)
+        self.services = ServiceBoard()
+        own = settings.services
+        self.late = LateRuns(store, self.registry, dispatcher, own.late_after, own.late_after_of)
+        self.retention = Retention(clock, store, own.keep_successes, own.keep_failures)
         self.workers = Workers(clock, self.registry, dispatcher)
         store.on_recovery(self.sessions.renew_graces)
 

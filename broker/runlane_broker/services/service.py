@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
 
+from ..clock import Clock, SystemClock
+from ..core.services import ServiceBoard, ServiceState
 from ..errors import RunlaneError
 
 logger = logging.getLogger("runlane.services")
 
+#: What a run has done, by name.
+Counts: TypeAlias = Mapping[str, int]
+
+#: A sleep is so much longer or shorter, at random: services of one interval should not all wake at once.
+JITTER: Final = 0.1
+#: A service that fails waits up to so many intervals, or so many seconds.
+_LONGEST_BACKOFF: Final = 64
+_LONGEST_WAIT: Final = 60.0
+
 
 class Service(ABC):
-    """Calls `run_once` every `interval` seconds. Starting or stopping twice is harmless."""
+    """Calls `run_once` every `interval` seconds or so. Starting or stopping twice is harmless.
 
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
+    What goes wrong is counted and logged, and the next try waits longer; nothing ends the service but `stop`.
+    """
+
+    #: How it is called where services are shown.
+    name: str
+
+    def __init__(self, interval: float, clock: Clock | None = None, *, enabled: bool = True) -> None:
+        self._clock = clock or SystemClock()
         self._task: asyncio.Task[None] | None = None
+        self._random = random.Random()
+        self._failures = 0
+        self.state = ServiceState(self.name, interval, enabled)
 
     @abstractmethod
-    async def run_once(self) -> object:
-        """Do the work once and return what was done, for tests and logs."""
+    async def run_once(self) -> Counts:
+        """Do the work once and return what was done, for tests and whoever looks."""
 
     def start(self) -> None:
-        """Begin, on the running event loop."""
-        if self._task is None:
+        """Begin, on the running event loop, unless it is switched off."""
+        if self._task is None and self.state.enabled:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=type(self).__name__)
+            self.state.running = True
 
     async def stop(self) -> None:
         """End, and wait for it."""
@@ -33,13 +57,51 @@ class Service(ABC):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+            self.state.running = False
+
+    def pause(self) -> float:
+        """Return how long to sleep until there may be something to do, in seconds."""
+        interval = self.state.interval
+        if self._failures:
+            interval = max(interval, min(interval * min(2**self._failures, _LONGEST_BACKOFF), _LONGEST_WAIT))
+        return interval * (1 + JITTER * (2 * self._random.random() - 1))
+
+    async def attempt(self) -> None:
+        """Run once, and note how it went."""
+        at, began = self._clock.now(), self._clock.monotonic()
+        try:
+            counts = await self.run_once()
+        except Exception as exc:  # one bad pass must not end the service
+            self._failures += 1
+            self.state.failed(at, self._clock.monotonic() - began, exc)
+            if isinstance(exc, RunlaneError):
+                logger.warning("%s failed: %s", self.name, exc)
+            else:
+                logger.exception("%s failed", self.name)
+        else:
+            self._failures = 0
+            self.state.ran(at, self._clock.monotonic() - began, counts)
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._interval)
-            try:
-                await self.run_once()
-            except RunlaneError as exc:
-                logger.warning("%s failed: %s", type(self).__name__, exc)
-            except Exception:  # one bad pass must not end the service
-                logger.exception("%s failed", type(self).__name__)
+            await asyncio.sleep(self.pause())
+            await self.attempt()
+
+
+class Services:
+    """All services of a broker, started and stopped together."""
+
+    def __init__(self, services: Iterable[Service], board: ServiceBoard) -> None:
+        self._services = tuple(services)
+        for service in self._services:
+            board.add(service.state)
+
+    def start(self) -> None:
+        """Start those that are not switched off."""
+        for service in self._services:
+            service.start()
+
+    async def stop(self) -> None:
+        """Stop them all."""
+        for service in self._services:
+            await service.stop()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from ..core.supervision import Supervision, Swept
-from .service import Service
+from ..core.supervision import Supervision
+from .service import Counts, Service
 
 
 class Sweep(Service):
     """Looks at all sessions' deadlines."""
 
+    name = "lost_sessions"
+
     def __init__(self, interval: float, supervision: Supervision) -> None:
         super().__init__(interval)
         self._supervision = supervision
 
-    async def run_once(self) -> Swept:
+    async def run_once(self) -> Counts:
         """One pass."""
-        return self._supervision.sweep()
+        swept = self._supervision.sweep()
+        return {"silent": swept.silent, "deaf": swept.deaf, "lost": swept.lost, "paused": swept.paused}

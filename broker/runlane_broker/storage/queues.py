@@ -63,6 +63,10 @@ class QueueReader:
             query = query.where(work_pool.c.name.in_(names))
         return [pool_record(row) for row in await self._rows(query)]
 
+    async def shortest_late_after(self) -> int | None:
+        """Return the shortest patience that a queue has of its own, in microseconds."""
+        return (await self._rows(select(func.min(work_queue.c.late_after))))[0][0]
+
     async def count_pools(self) -> int:
         """Count the pools."""
         return (await self._rows(select(func.count()).select_from(work_pool)))[0][0]

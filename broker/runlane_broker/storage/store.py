@@ -23,6 +23,7 @@ from .lists import Lists
 from .operations.base import Operation
 from .queues import QueueReader
 from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
+from .retention import RetentionReader
 from .rows import flow_run_record, task_run_record
 from .runs import RunReader
 from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
@@ -51,6 +52,7 @@ class Store:
         self.task_runs = RunReader(TASK_RUN, self._reading, task_run_record)
         self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
         self.queues = QueueReader(self._reading)
+        self.retention = RetentionReader(self._reading)
 
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:

@@ -14,7 +14,7 @@ stand on it.
 from .declared import Setting, settings_of
 from .kinds import ConfigError
 from .loading import Config, Resolved, load_config
-from .sections import BrokerSection, ClientSection, Section, TimersSection, WorkerSection
+from .sections import BrokerSection, ClientSection, Section, ServicesSection, TimersSection, WorkerSection
 
 __all__ = [
     "BrokerSection",
@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "Resolved",
     "Section",
+    "ServicesSection",
     "Setting",
     "TimersSection",
     "WorkerSection",

@@ -209,6 +209,52 @@ class Sizes(Kind):
         return f"{{ {pairs} }}" if pairs else "{}"
 
 
+@dataclass(frozen=True, slots=True)
+class Durations(Kind):
+    """Durations by task key: a table of its own in a file, JSON elsewhere."""
+
+    noun: ClassVar[str] = "JSON"
+
+    seconds: Seconds
+
+    def read(self, value: object) -> dict[str, float]:
+        """Return the seconds."""
+        table = _table(value)
+        if table is None:
+            raise ConfigError(f'must be durations by task key ({{"emails.send": "5m"}}), not {quoted(value)}')
+        return {key: self._read(key, duration) for key, duration in table.items()}
+
+    def _read(self, key: str, duration: object) -> float:
+        try:
+            return self.seconds.read(duration)
+        except ConfigError as exc:
+            raise ConfigError(f"for {quoted(key)} {exc}") from None
+
+    def show(self, value: Any) -> str:
+        """Return an inline table."""
+        pairs = ", ".join(
+            f"{json.dumps(key, ensure_ascii=False)} = {self.seconds.show(seconds)}"
+            for key, seconds in value.items()
+        )
+        return f"{{ {pairs} }}" if pairs else "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class OnOff(Kind):
+    """Something that is, or is not: true or false."""
+
+    noun: ClassVar[str] = "true|false"
+
+    def read(self, value: object) -> bool:
+        """Return which."""
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word is True or word == "true":
+            return True
+        if word is False or word == "false":
+            return False
+        raise ConfigError(f"must be true or false, not {quoted(value)}")
+
+
 def _whole(value: object) -> int | None:
     if isinstance(value, str):
         try:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, cast
 
-from .kinds import Choice, Database, Kind, Seconds, Sizes, Text, Token, Url, Whole
+from .kinds import Choice, Database, Durations, Kind, OnOff, Seconds, Sizes, Text, Token, Url, Whole
 
 #: The key of a declaration in a field's metadata.
 DECLARED: Final = "runlane"
@@ -135,5 +135,35 @@ class TimersSection(Section):
     drain: float = setting(1.0, Seconds(may_be_zero=True, longest=DAY), "how long a stopping broker takes reports")
 
 
+@dataclass(frozen=True)
+class ServicesSection(Section):
+    """What the broker does on its own, by the clock."""
+
+    SECTION: ClassVar[str] = "broker.services"
+    PREFIX: ClassVar[str] = "SERVICES_"
+
+    late: bool = setting(True, OnOff(), "whether runs that have not started in time are marked Late")
+    late_interval: float = setting(5.0, _TIMER, "how often such runs are looked for")
+    late_after: float = setting(
+        15.0, Seconds(may_be_zero=True), "a run is late that is due for so long; a work queue may have its own"
+    )
+    late_after_of: Mapping[str, float] = setting(
+        {}, Durations(Seconds(may_be_zero=True)), "the same for single task keys"
+    )
+    keep_successes: float = setting(
+        0.0, Seconds(may_be_zero=True), "how long runs are kept that have COMPLETED; 0: for ever"
+    )
+    keep_failures: float = setting(
+        0.0, Seconds(may_be_zero=True), "and those that have FAILED, CRASHED or were CANCELLED; 0: for ever"
+    )
+    retention_interval: float = setting(60.0, _TIMER, "how often older runs are looked for and deleted")
+
+
 #: All sections, in the order in which they are shown.
-SECTIONS: Final[tuple[type[Section], ...]] = (ClientSection, WorkerSection, BrokerSection, TimersSection)
+SECTIONS: Final[tuple[type[Section], ...]] = (
+    ClientSection,
+    WorkerSection,
+    BrokerSection,
+    TimersSection,
+    ServicesSection,
+)

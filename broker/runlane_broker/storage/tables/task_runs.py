@@ -85,6 +85,13 @@ Index(
     postgresql_where=text("state_type = 'SCHEDULED' AND withheld IS NULL"),
 )
 Index(
+    "ix_task_run_overdue",
+    task_run.c.due,
+    task_run.c.id,
+    sqlite_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+    postgresql_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+)
+Index(
     "ix_task_run_session",
     task_run.c.session_id,
     sqlite_where=text("session_id IS NOT NULL"),

@@ -317,6 +317,14 @@ def upgrade() -> None:
         "WHERE first.task_key = task_run.task_key AND first.dynamic_key = task_run.dynamic_key AND first.id < task_run.id)"
     )
     op.create_index(
+        "ix_task_run_overdue",
+        "task_run",
+        ["due", "id"],
+        unique=False,
+        sqlite_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+    )
+    op.create_index(
         "uq_task_run_dynamic_key",
         "task_run",
         ["task_key", "dynamic_key"],

@@ -1,0 +1,71 @@
+"""Runs that were not started in time: found, marked, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from ..clock import MICROS_PER_SECOND
+from ..dispatch import Dispatcher
+from ..storage.operations.late import BEGINNING, MarkFlowRunsLate, MarkTaskRunsLate, Place
+from ..storage.store import Store
+from .registry import Registry
+
+T = TypeVar("T", MarkTaskRunsLate, MarkFlowRunsLate)
+
+
+class LateRuns:
+    """Marks runs late. That changes nothing about when they are dispatched."""
+
+    def __init__(
+        self, store: Store, registry: Registry, dispatcher: Dispatcher, after: float, after_of: Mapping[str, float]
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._patience = _micros(after)
+        self._patience_of = {key: _micros(seconds) for key, seconds in after_of.items()}
+
+    async def mark_task_runs(self) -> int:
+        """Mark task runs, and return how many."""
+        return await self._mark(MarkTaskRunsLate(self._patience, self._patience_of, self.reasons()))
+
+    async def mark_flow_runs(self) -> int:
+        """Mark flow runs, and return how many. A work queue may have a patience of its own."""
+        shortest = await self._store.queues.shortest_late_after()
+        shortest = self._patience if shortest is None else min(shortest, self._patience)
+        return await self._mark(MarkFlowRunsLate(self._patience, shortest))
+
+    def reasons(self) -> dict[str, str]:
+        """Say for each task key that some worker serves why its runs may have to wait."""
+        slots: dict[str, tuple[int, int]] = {}
+        for session in self._registry:
+            if session.port is None:
+                continue
+            free = self._dispatcher.free_slots(session.id)
+            for key in session.task_keys:
+                workers, sum_ = slots.get(key, (0, 0))
+                slots[key] = (workers + 1, sum_ + free)
+        return {key: _reason(workers, free) for key, (workers, free) in slots.items()}
+
+    async def _mark(self, operation: T) -> int:
+        """Batch after batch; between two of them whatever else waits to be written has its turn."""
+        marked = 0
+        place: Place | None = BEGINNING
+        while place is not None:
+            batch = await self._store.run(replace(operation, after=place))
+            marked += batch.marked
+            place = batch.next
+        return marked
+
+
+def _reason(workers: int, free: int) -> str:
+    who = "the worker" if workers == 1 else f"all {workers} workers"
+    if free <= 0:
+        return f"{who} of this task {'has' if workers == 1 else 'have'} no free slot"
+    return "it is its turn soon: there is a free slot"
+
+
+def _micros(seconds: float) -> int:
+    return round(seconds * MICROS_PER_SECOND)

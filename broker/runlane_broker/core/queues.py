@@ -1,0 +1,96 @@
+"""Work pools and work queues: what can be done with them, and who is told."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import NotFound
+from ..storage.operations.handing_out import Asked, HandOutOfPool, HandOutOfQueue
+from ..storage.operations.queues import (
+    CreatePool,
+    CreateQueue,
+    DeletePool,
+    DeleteQueue,
+    EnsureQueue,
+    ForgetPolls,
+    QueueKey,
+    UpdatePool,
+    UpdateQueue,
+)
+from ..storage.queue_records import HandedOut, QueueChange, QueueRecord
+from ..storage.store import Store
+
+logger = logging.getLogger("runlane.queues")
+
+
+class Queues:
+    """What can be done with pools and queues. All raise `StoreUnavailable`, and what their operations say."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        #: How often the status of a queue has changed, by the status it has got.
+        self.changes: Counter[str] = Counter()
+
+    async def create_pool(self, pool: CreatePool) -> None:
+        """Make a pool with its default queue."""
+        await self._store.run(pool)
+
+    async def update_pool(self, name: str, changes: Mapping[str, Any]) -> None:
+        """Change columns of a pool."""
+        await self._store.run(UpdatePool(name, changes))
+
+    async def delete_pool(self, name: str) -> None:
+        """Delete a pool with its queues."""
+        await self._store.run(DeletePool(name))
+
+    async def create(self, pool: str | None, name: str, values: Mapping[str, Any]) -> QueueRecord:
+        """Make a queue; without a pool it goes to the default pool."""
+        return await self._read(await self._store.run(CreateQueue(pool, name, values)))
+
+    async def ensure(self, name: str) -> QueueRecord:
+        """Return a queue of the default pool, which is made if need be."""
+        return await self._read(await self._store.run(EnsureQueue(name)))
+
+    async def update(self, key: QueueKey, changes: Mapping[str, Any]) -> None:
+        """Change columns of a queue."""
+        self._tell([await self._store.run(UpdateQueue(key, changes))])
+
+    async def delete(self, key: QueueKey) -> None:
+        """Delete a queue that is not a default one."""
+        await self._store.run(DeleteQueue(key))
+
+    async def hand_out(self, queue_id: str, asked: Asked) -> tuple[HandedOut, ...]:
+        """Return the runs that a queue has for who asks."""
+        handed = await self._store.run(HandOutOfQueue(queue_id, asked))
+        self._tell(handed.changes)
+        return handed.runs
+
+    async def hand_out_of_pool(
+        self, pool: str, names: tuple[str, ...] | None, asked: Asked
+    ) -> tuple[HandedOut, ...]:
+        """Return the runs that a pool has for who asks."""
+        handed = await self._store.run(HandOutOfPool(pool, names, asked))
+        self._tell(handed.changes)
+        return handed.runs
+
+    async def forget_polls(self) -> int:
+        """Let queues that nobody has polled for a minute be NOT_READY; return how many."""
+        changes = await self._store.run(ForgetPolls())
+        self._tell(changes)
+        return len(changes)
+
+    async def _read(self, queue_id: str) -> QueueRecord:
+        queue = await self._store.queues.queue(queue_id)
+        if queue is None:  # deleted since
+            raise NotFound("work queue not found")
+        return queue
+
+    def _tell(self, changes: Iterable[QueueChange]) -> None:
+        """Say once that a status has changed."""
+        for change in changes:
+            if change.before is not change.after:
+                self.changes[change.after] += 1
+                logger.info("work queue %s is %s, was %s", change.queue_id, change.after, change.before)
