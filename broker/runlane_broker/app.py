@@ -18,6 +18,19 @@ from runlane.protocol.ids import uuid7
 
 from .access import Access, AccessMiddleware
 from .api import concurrency_limits, deployments, flow_runs, flows, health, openapi, task_runs, task_workers
+from .api import (
+    concurrency_limits,
+    deployments,
+    flows,
+    health,
+    openapi,
+    services,
+    task_run_states,
+    task_runs,
+    task_workers,
+    work_pools,
+    work_queues,
+)
 from .api.errors import EXCEPTION_HANDLERS
 from .api.routes import Route, starlette_routes
 from .clock import Clock
@@ -85,6 +98,7 @@ def api_routes(core: Core) -> list[Route]:
         *concurrency_limits.routes(core),
         *task_workers.routes(core),
     ]
+    routes += [*work_queues.routes(core), *work_pools.routes(core), *services.routes(core)]
     return [*routes, *openapi.routes(routes, __version__)]
 
 

@@ -61,6 +61,32 @@ def a_limit(host: Host) -> Any:
     return post(host, "/api/concurrency_limits/", {"tag": unique("a/tag"), "concurrency_limit": 1})
 
 
+def a_queue(host: Host, **fields: Any) -> Any:
+    return post(host, "/api/work_queues/", {"name": unique("queue"), **fields})
+
+
+def a_pool(host: Host) -> Any:
+    return post(host, "/api/work_pools/", {"name": unique("pool")})
+
+
+def _by_id(make: Callable[[Host], Any], **rest: Any) -> Make:
+    return lambda host: Example(path={"id": make(host)["id"]}, **rest)
+
+
+def _of_pool(**rest: Any) -> Make:
+    return lambda host: Example(path={"name": a_pool(host)["name"]}, **rest)
+
+
+def _of_pool_queue(name: str | None = None, **rest: Any) -> Make:
+    def example(host: Host) -> Example:
+        pool = a_pool(host)["name"]
+        if name is None:
+            post(host, f"/api/work_pools/{pool}/queues", {"name": "mine"})
+        return Example(path={"name": pool, "queue": name or "mine"}, **rest)
+
+    return example
+
+
 def _deployment_by_name(host: Host) -> Example:
     flow = a_flow(host)
     made = post(host, "/api/deployments/", {"name": unique("deployment"), "flow_id": flow["id"]})
@@ -111,6 +137,48 @@ def _runs(name: str, make: Callable[[Host], Any]) -> dict[str, Make]:
 
 
 EXAMPLES: dict[str, Make] = {
+    "POST /api/work_queues/": lambda host: Example(
+        body={
+            "name": unique("queue"),
+            "description": "What for",
+            "concurrency_limit": 2,
+            "priority": 1,
+            "filter": {"tags": ["a"]},
+            "late_after": 2.5,
+        },
+        status=201,
+        again=409,
+    ),
+    "POST /api/work_queues/filter": lambda _: Example(
+        body={"work_queues": {"name": {"startswith_": ["queue"]}}, "limit": 5, "offset": None}
+    ),
+    "GET /api/work_queues/name/{name}": lambda host: Example(path={"name": a_queue(host)["name"]}),
+    "GET /api/work_queues/{id}": _by_id(a_queue),
+    "PATCH /api/work_queues/{id}": _by_id(a_queue, body={"is_paused": True, "priority": 1}, status=204),
+    "DELETE /api/work_queues/{id}": _by_id(a_queue, status=204, again=404),
+    "GET /api/work_queues/{id}/status": _by_id(a_queue),
+    "POST /api/work_queues/{id}/get_runs": _by_id(
+        a_queue, body={"limit": 5, "scheduled_before": "2030-01-01T00:00:00Z", "agent_id": None}
+    ),
+    "POST /api/work_pools/": lambda _: Example(
+        body={"name": unique("pool"), "type": "process", "base_job_template": {"variables": {}}},
+        status=201,
+        again=409,
+    ),
+    "POST /api/work_pools/filter": lambda _: Example(body={"work_pools": None, "limit": None, "offset": None}),
+    "POST /api/work_pools/count": lambda _: Example(body={"work_pools": {"type": {"any_": ["process"]}}}),
+    "GET /api/work_pools/{name}": _of_pool(),
+    "PATCH /api/work_pools/{name}": _of_pool(body={"is_paused": True, "concurrency_limit": None}, status=204),
+    "DELETE /api/work_pools/{name}": _of_pool(status=204, again=404),
+    "POST /api/work_pools/{name}/get_scheduled_flow_runs": _of_pool(
+        body={"work_queue_names": ["default"], "scheduled_before": "2030-01-01T00:00:00Z", "limit": 3}
+    ),
+    "POST /api/work_pools/{name}/queues": _of_pool(body={"name": "mine", "priority": 1}, status=201, again=409),
+    "POST /api/work_pools/{name}/queues/filter": _of_pool(body={"work_queues": {"name": {"any_": ["default"]}}}),
+    "GET /api/work_pools/{name}/queues/{queue}": _of_pool_queue(),
+    "PATCH /api/work_pools/{name}/queues/{queue}": _of_pool_queue(body={"priority": 1}, status=204),
+    "DELETE /api/work_pools/{name}/queues/{queue}": _of_pool_queue(status=204, again=404),
+    "GET /api/admin/services": _plain(),
     "GET /livez": _plain(),
     "GET /readyz": _plain(),
     "GET /api/version": _plain(),

@@ -206,7 +206,8 @@ def test_a_body_that_is_too_large(broker: Host, name: str) -> None:
 def test_what_a_body_says_of_its_type_does_not_matter(broker: Host, name: str) -> None:
     route, example = ROUTES[name], EXAMPLES[name](broker)
     assert ask(broker, route, example, headers={"Content-Type": "text/plain"}).is_success
-    assert ask(broker, route, example, headers={"Content-Type": ""}).is_success
+    again = ask(broker, route, example, headers={"Content-Type": ""})
+    assert again.status_code == (example.again or example.status)
 
 
 @pytest.mark.parametrize("name", WITH_BODY)

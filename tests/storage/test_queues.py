@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 
 from runlane_broker.errors import Conflict, NotFound
+from runlane_broker.schemas.filters import AnyOf, AnyOrStart, Filters, WorkPoolFilter, WorkQueueFilter
+from runlane_broker.schemas.sorts import WorkQueueSort
 from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.handing_out import Asked, HandOutOfPool, HandOutOfQueue
 from runlane_broker.storage.operations.queues import (
@@ -26,11 +30,11 @@ from runlane_broker.storage.operations.queues import (
     may_start,
     resolve_queue,
 )
-from runlane_broker.storage.queue_records import DEFAULT_POOL, QueueRecord, QueueStatus
+from runlane_broker.storage.queue_records import DEFAULT_POOL, QueueFilter, QueueRecord, QueueStatus
 
 from ..support import SECOND, START, new_database
 from .database import Database
-from .flow_runs import insert_flow_runs, set_state
+from .flow_runs import FLOW_ID, insert_flow_runs, set_state
 from .test_sqlite import open_database
 
 R, N, P = QueueStatus.READY, QueueStatus.NOT_READY, QueueStatus.PAUSED
@@ -67,7 +71,9 @@ def update(
 
 def priorities(db: Database, pool: str = DEFAULT_POOL) -> dict[str, int]:
     """In the order of the list: the first in line first."""
-    return {q.name: q.priority for q in db.wait(db.store.queues.queues_of(pool, None, 100, 0))}
+    of_pool = Filters(work_pools=WorkPoolFilter(name=AnyOf(any_=(pool,))))
+    queues = db.wait(db.store.lists.work_queues.list(of_pool, WorkQueueSort.PRIORITY_ASC))
+    return {q.name: q.priority for q in queues}
 
 
 def everything(db: Database) -> list[Any]:
@@ -497,11 +503,61 @@ def test_lists(db: Database) -> None:
     db.do(CreatePool("one"))
     for name in ("b", "a"):
         create(db, name, "one")
-    reader = db.store.queues
-    assert [q.name for q in db.wait(reader.queues(None, 10, 0))] == ["a", "b", "default"]
-    assert [q.name for q in db.wait(reader.queues(None, 1, 1))] == ["b"]
-    assert [q.name for q in db.wait(reader.queues(("a", "zz"), 10, 0))] == ["a"]
-    assert [q.name for q in db.wait(reader.queues_of("one", None, 10, 0))] == ["default", "b", "a"]
-    assert [q.name for q in db.wait(reader.queues_of("one", ("a", "b"), 1, 1))] == ["a"]
-    assert [p.name for p in db.wait(reader.pools(None, 10, 0))] == ["one"]
-    assert db.wait(reader.count_pools()) == 1
+    lists = db.store.lists
+    by_priority = db.wait(lists.work_queues.list(Filters(), WorkQueueSort.PRIORITY_ASC, 10, 0))
+    assert [q.name for q in by_priority] == ["default", "b", "a"]
+    assert [q.name for q in db.wait(lists.work_queues.list())] == ["a", "b", "default"]
+    assert [q.name for q in db.wait(lists.work_queues.list(Filters(), None, 1, 1))] == ["b"]
+    some = Filters(work_queues=WorkQueueFilter(name=AnyOrStart(any_=("a", "zz"))))
+    assert [q.name for q in db.wait(lists.work_queues.list(some))] == ["a"]
+    assert [p.name for p in db.wait(lists.work_pools.list())] == ["one"]
+    assert db.wait(lists.work_pools.count()) == 1
+
+
+# --- Filters ------------------------------------------------------------------------------------------------
+
+#: Deployments, which only filters look at.
+ONE, TWO = "0" * 36, "1" * 36
+
+
+@pytest.mark.parametrize(
+    ("tags", "deployments", "slots", "found"),
+    [
+        (None, None, None, "plain ab late"),
+        (("a",), None, None, "ab late"),
+        (("a", "b"), None, None, "ab"),
+        (None, (ONE,), None, "plain late"),
+        (("a",), (ONE,), None, "late"),
+        (("c",), None, None, ""),
+        ((), (), None, ""),
+        (("a",), None, 2, "ab"),
+        (("a",), None, 1, ""),
+        (None, (TWO,), 1, "ab"),
+    ],
+)
+def test_an_old_queue_finds_runs_by_tags_and_deployments(
+    db: Database, path: Path, tags: Any, deployments: Any, slots: int | None, found: str
+) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO flow VALUES (?, 'flow', '[]', '{}', 0, 0)", [FLOW_ID])
+        for deployment in (ONE, TWO):
+            connection.execute(
+                "INSERT INTO deployment (id, flow_id, name, tags, labels, parameters, parameter_openapi_schema, "
+                "job_variables, enforce_parameter_schema, paused, created, updated) "
+                "VALUES (?1, ?2, ?1, '[]', '{}', '{}', '{}', '{}', 0, 0, 0, 0)",
+                [deployment, FLOW_ID],
+            )
+    insert_flow_runs(
+        path,
+        {"name": "late", "deployment_id": ONE, "tags": '["a","x"]', "state_name": "Late"},
+        {"name": "ab", "deployment_id": TWO, "tags": '["b","a"]', "due": START - 1},
+        {"name": "plain", "deployment_id": ONE, "due": START - 2},
+        {"name": "future", "deployment_id": ONE, "tags": '["a"]', "due": START + 2},
+        {"name": "no deployment", "tags": '["a"]'},
+        {"name": "running", "deployment_id": ONE, "tags": '["a"]', "state_type": "RUNNING"},
+        {"name": "stopping", "deployment_id": ONE, "tags": '["a"]', "state_type": "CANCELLING"},
+    )
+    filter_ = QueueFilter(tags=tags, deployment_ids=deployments)
+    ids = db.wait(db.store.queues.filtered(filter_, 100, START, slots))
+    names = dict(db.query("SELECT id, name FROM flow_run"))
+    assert " ".join(names[run_id] for run_id in ids) == found

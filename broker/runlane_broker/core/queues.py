@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import NotFound
+from ..errors import Invalid, NotFound
 from ..storage.operations.handing_out import Asked, HandOutOfPool, HandOutOfQueue
 from ..storage.operations.queues import (
     CreatePool,
@@ -17,10 +17,11 @@ from ..storage.operations.queues import (
     EnsureQueue,
     ForgetPolls,
     QueueKey,
+    RecordPolls,
     UpdatePool,
     UpdateQueue,
 )
-from ..storage.queue_records import HandedOut, QueueChange, QueueRecord
+from ..storage.queue_records import HandedOut, QueueChange, QueueFilter, QueueRecord
 from ..storage.store import Store
 
 logger = logging.getLogger("runlane.queues")
@@ -62,11 +63,26 @@ class Queues:
         """Delete a queue that is not a default one."""
         await self._store.run(DeleteQueue(key))
 
-    async def hand_out(self, queue_id: str, asked: Asked) -> tuple[HandedOut, ...]:
-        """Return the runs that a queue has for who asks."""
-        handed = await self._store.run(HandOutOfQueue(queue_id, asked))
+    async def hand_out(self, queue: QueueRecord, asked: Asked) -> list[str]:
+        """Return the ids of the runs that a queue has for who asks, in order.
+
+        Raises `Invalid` for a claim on the runs of a filter, which are not the queue's own.
+        """
+        if queue.filter is not None:
+            return await self._find(queue, queue.filter, asked)
+        handed = await self._store.run(HandOutOfQueue(queue.id, asked))
         self._tell(handed.changes)
-        return handed.runs
+        return [run.run_id for run in handed.runs]
+
+    async def _find(self, queue: QueueRecord, filter_: QueueFilter, asked: Asked) -> list[str]:
+        if asked.claim_seconds is not None:
+            raise Invalid("Runs that a filter finds cannot be claimed", "claim_seconds")
+        if asked.is_poll:
+            self._tell(await self._store.run(RecordPolls((queue.id,))))
+        if queue.is_paused:
+            return []
+        slots = queue.concurrency_limit
+        return await self._store.queues.filtered(filter_, asked.limit, asked.before, slots)
 
     async def hand_out_of_pool(
         self, pool: str, names: tuple[str, ...] | None, asked: Asked

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import Executable
 
 from .queries import queues as q
-from .queue_records import DEFAULT_POOL, PoolRecord, QueueHealth, QueueRecord, pool_record, queue_record
+from .queue_records import (
+    DEFAULT_POOL,
+    PoolRecord,
+    QueueFilter,
+    QueueHealth,
+    QueueRecord,
+    pool_record,
+    queue_record,
+)
 from .tables import work_pool, work_queue
+
+_tags = msgspec.json.Decoder(tuple[str, ...]).decode
+#: Runs that are read at once while a filter looks for its own.
+_PAGE: Final = 500
 
 
 class QueueReader:
@@ -56,37 +69,36 @@ class QueueReader:
         rows = await self._rows(q.count_late(queue_id))
         return QueueHealth(rows[0][0], queue.last_polled)
 
-    async def pools(self, names: Sequence[str] | None, limit: int, offset: int) -> list[PoolRecord]:
-        """Return pools by name."""
-        query = q.read_pools().order_by(work_pool.c.name).limit(limit).offset(offset)
-        if names is not None:
-            query = query.where(work_pool.c.name.in_(names))
-        return [pool_record(row) for row in await self._rows(query)]
-
     async def shortest_late_after(self) -> int | None:
         """Return the shortest patience that a queue has of its own, in microseconds."""
         return (await self._rows(select(func.min(work_queue.c.late_after))))[0][0]
 
-    async def count_pools(self) -> int:
-        """Count the pools."""
-        return (await self._rows(select(func.count()).select_from(work_pool)))[0][0]
+    async def filtered(self, filter_: QueueFilter, limit: int, before: int, slots: int | None) -> list[str]:
+        """Return the ids of the first runs that a filter takes: `limit` of them, or as many as `slots` leave.
 
-    async def queues(self, names: Sequence[str] | None, limit: int, offset: int) -> list[QueueRecord]:
-        """Return queues of all pools, by name."""
-        query = q.read_queues().order_by(work_queue.c.name, work_pool.c.name).limit(limit).offset(offset)
-        if names is not None:
-            query = query.where(work_queue.c.name.in_(names))
-        return [queue_record(row) for row in await self._rows(query)]
-
-    async def queues_of(
-        self, pool: str, names: Sequence[str] | None, limit: int, offset: int
-    ) -> list[QueueRecord]:
-        """Return a pool's queues, the first in line first."""
-        query = q.read_queues().where(work_pool.c.name == pool).order_by(work_queue.c.priority)
-        if names is not None:
-            query = query.where(work_queue.c.name.in_(names))
-        return [queue_record(row) for row in await self._rows(query.limit(limit).offset(offset))]
+        Runs without a deployment are none of a filter's. Slots are taken by its runs that are PENDING or RUNNING.
+        """
+        async with self._reading() as connection:
+            if slots is not None:
+                started = (await connection.execute(q.read_started())).all()
+                limit = min(limit, slots - sum(_takes(filter_, row) for row in started))
+            taken: list[str] = []
+            after = (-(2**62), "")
+            while len(taken) < limit:
+                page = (await connection.execute(q.read_scheduled(after, before, _PAGE))).all()
+                taken += [row.id for row in page if _takes(filter_, row)]
+                if len(page) < _PAGE:
+                    break
+                after = (page[-1].due, page[-1].id)
+        return taken[: max(limit, 0)]
 
     async def _rows(self, query: Executable) -> Sequence[Any]:
         async with self._reading() as connection:
             return (await connection.execute(query)).all()
+
+
+def _takes(filter_: QueueFilter, row: Any) -> bool:
+    """Say whether a run has all of a filter's tags and one of its deployments."""
+    if filter_.deployment_ids is not None and row.deployment_id not in filter_.deployment_ids:
+        return False
+    return set(filter_.tags or ()) <= set(_tags(row.tags))

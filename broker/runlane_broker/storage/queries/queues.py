@@ -16,8 +16,10 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     literal_column,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.sql.base import Executable
@@ -265,14 +267,16 @@ def claim_run() -> Update:
     return update(flow_run).where(flow_run.c.id == param("id")).values(claimed_until=param("until"))
 
 
-def read_scheduled() -> Executable:
-    """Return what a filter looks at of all runs that wait and have a deployment, by the time they are due."""
+def read_scheduled(after: tuple[int, str], before: int, limit: int) -> Executable:
+    """Return what a filter looks at of runs that wait and have a deployment, by the time they are due."""
     t = flow_run.c
     waits = t.state_type == const(StateType.SCHEDULED)
+    behind = tuple_(t.due, t.id) > tuple_(*(literal(value) for value in after))
+    columns = select(t.id, t.due, t.tags, t.deployment_id)
     return (
-        select(t.id, t.due, t.tags, t.deployment_id)
-        .where(waits, t.deployment_id.is_not(None))
+        columns.where(waits, t.deployment_id.is_not(None), t.due <= before, behind)
         .order_by(t.due, t.id)
+        .limit(limit)
     )
 
 

@@ -1,0 +1,146 @@
+"""Work pools and work queues over HTTP: what is refused and in which words, and what polling gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.edges.harness import Host
+from tests.storage.flow_runs import insert_flow_runs, set_state
+from tests.support import SECOND
+
+from .examples import a_pool, a_queue, post, unique
+
+UNKNOWN = "01234567-89ab-7def-8123-456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "message"),
+    [
+        ("GET", f"/api/work_queues/{UNKNOWN}", "work queue not found"),
+        ("GET", "/api/work_queues/name/nope", "work queue not found"),
+        ("PATCH", f"/api/work_queues/{UNKNOWN}", f"Work Queue {UNKNOWN} not found"),
+        ("DELETE", f"/api/work_queues/{UNKNOWN}", f"Work Queue {UNKNOWN} not found"),
+        ("GET", f"/api/work_queues/{UNKNOWN}/status", f"Work queue with id {UNKNOWN} not found"),
+        ("POST", f"/api/work_queues/{UNKNOWN}/get_runs", f"Work queue with id {UNKNOWN} not found."),
+        ("GET", "/api/work_pools/nope", 'Work pool "nope" not found.'),
+        ("PATCH", "/api/work_pools/nope", 'Work pool "nope" not found.'),
+        ("DELETE", "/api/work_pools/nope", 'Work pool "nope" not found.'),
+        ("POST", "/api/work_pools/nope/queues/filter", 'Work pool "nope" not found.'),
+        ("POST", "/api/work_pools/nope/get_scheduled_flow_runs", 'Work pool "nope" not found.'),
+        ("GET", "/api/work_pools/nope/queues/q", "Work pool queue 'nope/q' not found."),
+        ("PATCH", "/api/work_pools/nope/queues/q", "Work pool queue 'nope/q' not found."),
+        ("DELETE", "/api/work_pools/nope/queues/q", "Work pool queue 'nope/q' not found."),
+    ],
+)
+def test_what_is_not_there(broker: Host, method: str, path: str, message: str) -> None:
+    answer = broker.http.request(method, path, json={} if method in ("POST", "PATCH") else None)
+    assert (answer.status_code, answer.json()["detail"]) == (404, message)
+    assert answer.json()["exception_message"] == message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"priority": 0},
+        {"priority": -1},
+        {"concurrency_limit": -1},
+        {"late_after": -1},
+        {"name": "a/b"},
+        {"name": ""},
+        {"is_paused": "yes"},
+        {"filter": {"tags": "a"}},
+        {"filter": {"tags": ["a"], "other": 1}},
+        {"what": 1},
+    ],
+)
+def test_bad_input_is_refused_and_changes_nothing(broker: Host, fields: dict[str, Any]) -> None:
+    queue = a_queue(broker)
+    before = broker.http.get(f"/api/work_queues/{queue['id']}").json()
+    created = broker.http.post("/api/work_queues/", json={"name": unique("queue"), **fields})
+    changed = broker.http.patch(f"/api/work_queues/{queue['id']}", json=fields)
+    assert (created.status_code, changed.status_code) == (422, 422)
+    assert next(iter(fields)) in created.json()["detail"][0]["loc"]
+    assert broker.http.get(f"/api/work_queues/{queue['id']}").json() == before
+
+
+def test_refusals_of_pools(broker: Host) -> None:
+    pool = a_pool(broker)["name"]
+    reserved = broker.http.post("/api/work_pools/", json={"name": "pReFect-x"})
+    assert reserved.status_code == 403
+    assert reserved.json()["detail"] == "Work pools starting with 'Prefect' are reserved for internal use."
+    both = broker.http.post(f"/api/work_pools/{pool}/queues", json={"name": "q", "filter": {"tags": ["a"]}})
+    assert both.status_code == 422, "a pool's queue has runs of its own"
+    default = broker.http.delete(f"/api/work_pools/{pool}/queues/default")
+    assert default.status_code == 409
+    assert "default queue" in default.json()["detail"]
+    assert broker.http.get(f"/api/work_pools/{pool}/queues/default").status_code == 200
+
+
+def test_pausing_resuming_and_ranking_on_both_routes(broker: Host) -> None:
+    pool = a_pool(broker)["name"]
+    mine = post(broker, f"/api/work_pools/{pool}/queues", {"name": "mine"})
+    by_id, by_name = f"/api/work_queues/{mine['id']}", f"/api/work_pools/{pool}/queues/mine"
+    assert (
+        broker.http.patch(by_id, json={"is_paused": True, "priority": 1, "description": None}).status_code == 204
+    )
+    shown = broker.http.get(by_name).json()
+    assert (shown["status"], shown["is_paused"], shown["priority"], shown["description"]) == (
+        "PAUSED",
+        True,
+        1,
+        "",
+    )
+    ranks = broker.http.post(f"/api/work_pools/{pool}/queues/filter", json={}).json()
+    assert [(queue["name"], queue["priority"]) for queue in ranks] == [("mine", 1), ("default", 2)]
+    assert broker.http.patch(by_name, json={"is_paused": False, "late_after": 5}).status_code == 204
+    shown = broker.http.get(by_id).json()
+    assert (shown["status"], shown["late_after"]) == ("NOT_READY", 5.0)
+
+
+def test_polling_a_queue(broker: Host) -> None:
+    queue = a_queue(broker, concurrency_limit=2)
+    url = f"/api/work_queues/{queue['id']}"
+    values = {"work_queue_id": queue["id"], "work_queue_name": queue["name"]}
+    ids = insert_flow_runs(broker.path, *({**values, "due": i * SECOND} for i in range(3)))
+    looked = broker.http.post(f"{url}/get_runs", headers={"X-PREFECT-UI": "true"})
+    assert [run["id"] for run in looked.json()] == ids[:2]
+    assert broker.http.get(url).json()["status"] == "NOT_READY"
+    polled = broker.http.post(f"{url}/get_runs", json={"limit": 10})
+    assert [run["id"] for run in polled.json()] == ids[:2]
+    assert polled.json()[0]["work_queue_id"] == queue["id"]
+    assert broker.http.get(url).json()["status"] == "READY"
+    health = broker.http.get(f"{url}/status").json()
+    assert (health["healthy"], health["late_runs_count"]) == (True, 0)
+    assert health["health_check_policy"] == {"maximum_late_runs": 0, "maximum_seconds_since_last_polled": 60}
+    set_state(broker.path, ids[0], "RUNNING")
+    set_state(broker.path, ids[2], "SCHEDULED", state_name="Late")
+    assert broker.http.get(url).json()["active_slots"] == 1
+    health = broker.http.get(f"{url}/status").json()
+    assert (health["healthy"], health["late_runs_count"]) == (False, 1)
+
+
+def test_polling_a_pool_by_priority_with_a_claim(broker: Host) -> None:
+    pool = a_pool(broker)
+    url = f"/api/work_pools/{pool['name']}"
+    first = post(broker, f"{url}/queues", {"name": "first", "priority": 1})
+    low, high = insert_flow_runs(
+        broker.path,
+        {"work_queue_id": pool["default_queue_id"], "due": 0},
+        {"work_queue_id": first["id"], "due": SECOND},
+    )
+    both = broker.http.post(f"{url}/get_scheduled_flow_runs", json={"claim_seconds": 60}).json()
+    assert [run["flow_run"]["id"] for run in both] == [high, low]
+    assert [run["work_queue_id"] for run in both] == [first["id"], pool["default_queue_id"]]
+    assert {run["work_pool_id"] for run in both} == {pool["id"]}
+    assert broker.http.post(f"{url}/get_scheduled_flow_runs").json() == []
+
+
+def test_the_services_are_shown(broker: Host) -> None:
+    shown = {service["name"]: service for service in broker.http.get("/api/admin/services").json()}
+    assert set(shown) == {"lost_sessions", "heartbeat", "late_runs", "queue_status", "retention"}
+    assert {name: service["enabled"] for name, service in shown.items() if not service["enabled"]} == {
+        "retention": False
+    }
+    assert shown["late_runs"]["interval_seconds"] == 5.0
