@@ -29,6 +29,8 @@ _OTHERS: Final = {
     "demo": "see a broker and two workers at work (needs runlane[broker])",
     "submit": "submit a run of a task, and wait for its result",
     "status": "say whether the broker is there and ready, or wait until it is",
+    "queue": "list, create and change work queues",
+    "pool": "list, create and change work pools",
     "config": "show what is set, and where that comes from",
 }
 
@@ -83,6 +85,10 @@ def _run(argv: list[str]) -> int:
             from .commands import status
 
             return status.main(argv[1:])
+        case ["queue" | "pool" as command]:
+            from .commands import queues
+
+            return queues.main(command, argv[1:])
         case ["config"]:
             from .commands import config
 

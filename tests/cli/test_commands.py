@@ -13,7 +13,7 @@ from runlane import cli
 
 from .harness import Run
 
-COMMANDS = ("serve", "worker", "demo", "submit", "status", "config", "version")
+COMMANDS = ("serve", "worker", "demo", "submit", "status", "queue", "pool", "config", "version")
 
 
 def test_the_help_names_every_command(runlane: Run) -> None:

@@ -1,0 +1,130 @@
+"""Work pools and work queues of a broker, over its HTTP API.
+
+queues = WorkQueues()
+queues.create("reports", pool="nightly", priority=1)
+queues.update("reports", pool="nightly", is_paused=True)
+"""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPException
+from typing import Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from .config import ClientSection, load_config
+from .errors import RunlaneError
+
+#: The pool of a queue where nobody names one.
+DEFAULT_POOL: Final = "default-agent-pool"
+_PATIENCE: Final = 10.0
+_MAX_ANSWER: Final = 16 * 1024 * 1024
+_MOST: Final = 200
+
+
+class RequestRefused(RunlaneError):
+    """The broker will not do it; `status` is HTTP's, and the message what the broker says."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotReached(RunlaneError):
+    """No broker answers; what was asked for may have been done."""
+
+
+class WorkQueues:
+    """What can be done with pools and queues. All raise `RequestRefused`, and `NotReached`.
+
+    Pools and queues are dicts, as the HTTP API shows them. A `client` of None is read from the settings.
+    """
+
+    def __init__(self, client: ClientSection | None = None) -> None:
+        self._client = client or load_config().of(ClientSection)
+
+    def list(self, pool: str | None = None) -> list[dict[str, Any]]:
+        """Return a pool's queues, the first in line first; without a pool all queues, by name."""
+        return self._all("/work_queues/filter" if pool is None else f"{_pool(pool)}/queues/filter")
+
+    def create(self, name: str, pool: str | None = None, **values: Any) -> dict[str, Any]:
+        """Make a queue; `values`: description, priority, concurrency_limit, late_after, is_paused."""
+        path = "/work_queues/" if pool is None else f"{_pool(pool)}/queues"
+        return self._ask("POST", path, {"name": name, **values})
+
+    def read(self, name: str, pool: str | None = None) -> dict[str, Any]:
+        """Return a queue."""
+        return self._ask("GET", _queue(pool, name))
+
+    def update(self, name: str, pool: str | None = None, **changes: Any) -> None:
+        """Change a queue: what `create` takes; None takes a limit away."""
+        self._ask("PATCH", _queue(pool, name), changes)
+
+    def delete(self, name: str, pool: str | None = None) -> None:
+        """Delete a queue; its runs stay, and belong to none."""
+        self._ask("DELETE", _queue(pool, name))
+
+    def pools(self) -> list[dict[str, Any]]:
+        """Return all pools, by name."""
+        return self._all("/work_pools/filter")
+
+    def create_pool(self, name: str, **values: Any) -> dict[str, Any]:
+        """Make a pool with its default queue; `values`: type, description, concurrency_limit, is_paused."""
+        return self._ask("POST", "/work_pools/", {"name": name, **values})
+
+    def update_pool(self, name: str, **changes: Any) -> None:
+        """Change a pool; None takes a limit away."""
+        self._ask("PATCH", _pool(name), changes)
+
+    def delete_pool(self, name: str) -> None:
+        """Delete a pool with its queues."""
+        self._ask("DELETE", _pool(name))
+
+    def _all(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._ask("POST", path, {"limit": _MOST, "offset": len(found)})
+            found += page
+            if len(page) < _MOST:
+                return found
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        request = Request(f"{self._client.url}/api{path}", method=method)  # noqa: S310  (`Url` has seen to http)
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        if self._client.token is not None:
+            request.add_unredirected_header("Authorization", f"Bearer {self._client.token}")
+        try:
+            with urlopen(request, timeout=_PATIENCE) as response:  # noqa: S310
+                data = response.read(_MAX_ANSWER)
+            return json.loads(data) if data else None
+        except HTTPError as exc:
+            with exc:
+                raise RequestRefused(exc.code, _detail(exc.read(_MAX_ANSWER)) or exc.reason) from None
+        except (URLError, OSError, HTTPException, ValueError) as exc:
+            raise NotReached(f"{self._client.url} cannot be reached: {exc}") from exc
+
+
+def _pool(name: str) -> str:
+    return f"/work_pools/{quote(name, safe='')}"
+
+
+def _queue(pool: str | None, name: str) -> str:
+    return f"{_pool(pool or DEFAULT_POOL)}/queues/{quote(name, safe='')}"
+
+
+def _detail(data: bytes) -> str | None:
+    """Return what an error says of itself."""
+    try:
+        detail: Any = json.loads(data)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if isinstance(detail, str):
+        return detail
+    try:
+        return "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in detail)
+    except (KeyError, TypeError):
+        return None
