@@ -17,15 +17,14 @@ from runlane import __version__
 from runlane.protocol.ids import uuid7
 
 from .access import Access, AccessMiddleware
-from .api import concurrency_limits, deployments, flow_runs, flows, health, openapi, task_runs, task_workers
 from .api import (
     concurrency_limits,
     deployments,
+    flow_runs,
     flows,
     health,
     openapi,
     services,
-    task_run_states,
     task_runs,
     task_workers,
     work_pools,

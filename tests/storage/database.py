@@ -101,16 +101,13 @@ def audit(query: Callable[[str], Sequence[Row]]) -> None:
     for what, text in AUDIT.items():
         assert list(query(text)) == [], what
     states: dict[str, list[tuple[StateType, bool]]] = {}
-    rows = query("SELECT task_run_id, type, details FROM task_run_state ORDER BY task_run_id, timestamp")
-    for run_id, type_, details in rows:
-        states.setdefault(run_id, []).append((StateType(type_), details is not None))
-    states: dict[str, list[StateType]] = {}
     # A run that is said to be late is where it was.
     rows = query(
-        "SELECT task_run_id, type FROM task_run_state WHERE name <> 'Late' ORDER BY task_run_id, timestamp"
+        "SELECT task_run_id, type, details FROM task_run_state WHERE name <> 'Late' "
+        "ORDER BY task_run_id, timestamp"
     )
-    for run_id, type_ in rows:
-        states.setdefault(run_id, []).append(StateType(type_))
+    for run_id, type_, details in rows:
+        states.setdefault(run_id, []).append((StateType(type_), details is not None))
     for run_id, history in states.items():
         entered = [(None, history[0]), *((one, next_) for (one, _), next_ in pairwise(history))]
         for one, (next_, asked_for) in entered:

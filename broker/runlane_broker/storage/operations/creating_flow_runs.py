@@ -8,6 +8,7 @@ import msgspec
 
 from runlane.protocol.states import StateType
 
+from ...errors import NotFound
 from ...orchestration.decisions import Write
 from ...orchestration.facts import Facts
 from ...orchestration.runs import Retries, Run, RunKind
@@ -17,11 +18,9 @@ from ..transaction import Transaction
 from .base import Operation
 from .creating import first_write, state_columns
 from .deciding import append_state
+from .queues import resolve_queue
 
 _encode = msgspec.json.Encoder().encode
-
-#: Where a queue is whose pool nobody names.
-DEFAULT_POOL = "default-agent-pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +63,14 @@ class CreateFlowRun(Operation[Created]):
         return run.deployment_id is None or tx.row(qt.has_deployment, {"id": run.deployment_id}) is not None
 
     def _queue(self, tx: Transaction) -> tuple[str | None, str | None] | None:
-        """Return id and name of the queue to wait in; None if it is not there."""
+        """Return id and name of the queue to wait in, which is made if need be; None without its pool."""
         pool, queue = self.run.work_pool_name, self.run.work_queue_name
         if pool is None and queue is None:
             return None, None
-        found = tx.row(qt.find_work_queue, {"pool_name": pool or DEFAULT_POOL, "queue_name": queue})
-        return None if found is None else (found[0], found[1])
+        try:
+            return resolve_queue(tx, pool, queue)
+        except NotFound:
+            return None
 
 
 def _row(
@@ -105,4 +106,5 @@ def _row(
         "flow_version": run.flow_version,
         "infrastructure_pid": run.infrastructure_pid,
         "retry_type": None,
+        "claimed_until": None,
     }

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from ...errors import NotFound
 from ..flow_records import DeploymentValues
 from ..queries import flows as q
 from ..tables import deployment
 from ..transaction import Transaction
 from .base import Operation
-
-#: Where a queue is whose pool nobody names, and which queue of a pool it is if nobody names one.
-DEFAULT_POOL: Final = "default-agent-pool"
-DEFAULT_QUEUE: Final = "default"
+from .queues import resolve_queue
 
 _encode = msgspec.json.Encoder().encode
 _COLUMNS = tuple(column.name for column in deployment.c)
@@ -90,7 +86,7 @@ class DeleteFlow(Operation[bool]):
 class PutDeployment(Operation[Made | None]):
     """Make a deployment, or change the one that its flow has under this name; None if there is no such flow.
 
-    Raises `NotFound` for a pool or queue that there is not.
+    Raises `NotFound` for a pool that there is not.
     """
 
     id: str
@@ -118,7 +114,7 @@ class PutDeployment(Operation[Made | None]):
 class UpdateDeployment(Operation[bool]):
     """Change what is given of a deployment (columns by name, and `work_pool_name`); False if there is none.
 
-    Raises `NotFound` for a pool or queue that there is not.
+    Raises `NotFound` for a pool that there is not.
     """
 
     id: str
@@ -150,14 +146,11 @@ class DeleteDeployment(Operation[bool]):
 
 
 def _queue(tx: Transaction, pool: str | None, queue: str | None) -> dict[str, Any]:
-    """Return the columns that name a queue: of the default pool, or a pool's default queue, if one is missing."""
+    """Return the columns that name a queue, which is made if need be. Raises `NotFound` for its pool."""
     if pool is None and queue is None:
         return {"work_queue_name": None, "work_queue_id": None}
-    names = {"pool": pool or DEFAULT_POOL, "queue": queue or DEFAULT_QUEUE}
-    found = tx.row(q.find_queue, names)
-    if found is None:
-        raise NotFound(f"There is no work queue {names['queue']!r} in the work pool {names['pool']!r}.")
-    return {"work_queue_name": names["queue"], "work_queue_id": found[0]}
+    queue_id, name = resolve_queue(tx, pool, queue)
+    return {"work_queue_name": name, "work_queue_id": queue_id}
 
 
 def _columns(values: DeploymentValues) -> dict[str, Any]:

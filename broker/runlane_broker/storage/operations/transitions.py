@@ -48,6 +48,7 @@ from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction
 from .base import Operation
 from .deciding import append_state, carry_out, read_facts
+from .queues import may_start
 
 _delays = msgspec.json.Decoder(tuple[float, ...]).decode
 
@@ -154,11 +155,20 @@ class SetState(Operation["TransitionOutcome | None"]):
         while (row := read_row(tx, self.kind, self.run_id)) is not None:
             run = row.run(self.kind)
             policy = self.policy or choose_policy(run, self.proposed, force=self.force)
-            decision = decide(run, self.proposed, self._facts(tx, row), policy, tx.now)
+            decision = self._no_slot(tx, row)
+            decision = decision or decide(run, self.proposed, self._facts(tx, row), policy, tx.now)
             outcome = settle(tx, self.kind, row, decision, policy)
             if outcome is not None:
                 return outcome
         return None
+
+    def _no_slot(self, tx: Transaction, row: RunRow) -> Abort | None:
+        """Refuse to start a flow run whose queue or pool is full: so their limits hold whoever polled when."""
+        starts = row.state_type == StateType.SCHEDULED and self.proposed.type is StateType.PENDING
+        if self.kind is TASK_RUN or self.force or not starts:
+            return None
+        reason = may_start(tx, row.id)
+        return None if reason is None else Abort(reason)
 
     def _facts(self, tx: Transaction, row: RunRow) -> Facts:
         if self.kind is not TASK_RUN:

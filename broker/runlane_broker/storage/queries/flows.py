@@ -72,12 +72,6 @@ def delete_deployment() -> Delete:
     return delete(deployment).where(deployment.c.id == param("id"))
 
 
-def find_queue() -> Executable:
-    """Return the id of a pool's queue."""
-    pool = select(work_pool.c.id).where(work_pool.c.name == param("pool")).scalar_subquery()
-    return select(work_queue.c.id).where(work_queue.c.work_pool_id == pool, work_queue.c.name == param("queue"))
-
-
 # Reading -----------------------------------------------------------------------------------------------------
 
 

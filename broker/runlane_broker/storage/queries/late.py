@@ -14,9 +14,11 @@ from ..tables import FLOW_RUN, TASK_RUN, RunKind, flow_run, task_run, work_pool,
 from .base import const, param
 
 
-def _waits(run: Any) -> ColumnElement[bool]:
-    """As the partial index has it."""
-    return and_(run.state_type == const(StateType.SCHEDULED), run.state_name == const(StateName.SCHEDULED))
+def _waits(kind: RunKind) -> ColumnElement[bool]:
+    """As the partial index has it: a task run whose client waits by itself is nobody else's business."""
+    run = kind.run.c
+    named = and_(run.state_type == const(StateType.SCHEDULED), run.state_name == const(StateName.SCHEDULED))
+    return and_(named, task_run.c.withheld.is_(None)) if kind is TASK_RUN else named
 
 
 def _overdue(kind: RunKind, *others: Any) -> Any:
@@ -26,7 +28,7 @@ def _overdue(kind: RunKind, *others: Any) -> Any:
         select(run.id, run.due, run.attempt, state.c.details, *others)
         .join_from(kind.run, state, state.c.id == run.state_id)
         .where(
-            _waits(run),
+            _waits(kind),
             run.due <= param("before"),
             tuple_(run.due, run.id) > tuple_(param("after_due"), param("after_id")),
         )
@@ -55,7 +57,7 @@ def _mark(kind: RunKind) -> Update:
         "state_timestamp": param("timestamp"),
         "updated": param("timestamp"),
     }
-    return update(kind.run).where(run.id == param("id"), _waits(run)).values(values)
+    return update(kind.run).where(run.id == param("id"), _waits(kind)).values(values)
 
 
 def mark_task_run() -> Update:

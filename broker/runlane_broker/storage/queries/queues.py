@@ -255,6 +255,7 @@ def first_scheduled() -> Executable:
             t.state_type == const(StateType.SCHEDULED),
             t.due >= param("after"),
             t.due <= param("before"),
+            t.retry_type.is_(None) | (t.retry_type != literal_column("'in_process'")),
             t.claimed_until.is_(None) | (t.claimed_until <= param("now")),
         )
         .order_by(t.due, t.id)

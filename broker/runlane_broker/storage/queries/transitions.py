@@ -34,8 +34,6 @@ from ..tables import (
     task_run,
     task_run_cache,
     task_run_state,
-    work_pool,
-    work_queue,
 )
 from .base import ONE, param
 
@@ -141,17 +139,6 @@ def has_flow() -> Executable:
 def has_deployment() -> Executable:
     """Return a row if there is such a deployment."""
     return select(ONE).where(deployment.c.id == param("id"))
-
-
-def find_work_queue() -> Executable:
-    """Return id and name of a pool's work queue: the default one where no name is given (null)."""
-    w = work_queue.c
-    named = (w.name == param("queue_name")) | (param("queue_name").is_(None) & w.is_default)
-    return (
-        select(w.id, w.name)
-        .join_from(work_queue, work_pool, work_pool.c.id == w.work_pool_id)
-        .where(work_pool.c.name == param("pool_name"), named)
-    )
 
 
 def read_natural_of_flow_run() -> Executable:

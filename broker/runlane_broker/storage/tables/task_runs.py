@@ -88,8 +88,8 @@ Index(
     "ix_task_run_overdue",
     task_run.c.due,
     task_run.c.id,
-    sqlite_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
-    postgresql_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+    sqlite_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
+    postgresql_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
 )
 Index(
     "ix_task_run_session",

@@ -321,8 +321,8 @@ def upgrade() -> None:
         "task_run",
         ["due", "id"],
         unique=False,
-        sqlite_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
-        postgresql_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
+        sqlite_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
     )
     op.create_index(
         "uq_task_run_dynamic_key",
