@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from runlane.config import ServicesSection
 from runlane.protocol import codec, limits
 from runlane.protocol.errors import FrameRefused
 from runlane.protocol.ids import uuid7
@@ -43,6 +44,8 @@ TOKEN: Final = "a-token-of-the-edge-tests"
 PATIENCE: Final = 5.0
 #: The `n` of the beat that is sent behind what a test sends: its echo says that all of that has been read.
 SENTINEL: Final = 987_654
+#: Nothing changes by itself while a test looks.
+SERVICES = ServicesSection(late=False)
 #: Nobody is deaf or silent while a test looks at something else.
 TIMERS: Final = Timers(idle_beat=600.0, silent=600.0, idle_silent=3600.0, start=600.0, drain=0.0)
 
@@ -123,7 +126,9 @@ class Host:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        settings = Settings(port=0, db=f"sqlite:///{self.path}", token=self.token, timers=TIMERS)
+        settings = Settings(
+            port=0, db=f"sqlite:///{self.path}", token=self.token, timers=TIMERS, services=SERVICES
+        )
         listener = bind(settings.host, settings.port)
         try:
             async with running_broker(settings, self.path, SystemClock()) as broker:
