@@ -53,13 +53,13 @@ class DeleteRun(Operation["tuple[Change, ...] | None"]):
 
 
 def _gone(row: Row) -> Change:
-    run_id, task_key, state_type, session_id, attempt = row
+    run_id, task_key, state_type, withheld, session_id, attempt = row
     ended = StateType(state_type) in FINAL
     final = FinalRun(run_id, task_key, StateType.CANCELLED, DELETED_NAME, DELETED_MESSAGE)
     return Change(
         run_id,
         task_key,
-        unqueued=state_type == StateType.SCHEDULED,
+        unqueued=state_type == StateType.SCHEDULED and withheld is None,
         final=None if ended else final,
         ended=None if session_id is None else Lease(session_id, attempt),
     )

@@ -105,7 +105,7 @@ OF_FLOW_RUNS: Final = RunStatements(FLOW_RUN)
 
 def _deleted() -> tuple[Column[Any], ...]:
     t = task_run.c
-    return t.id, t.task_key, t.state_type, t.session_id, t.attempt
+    return t.id, t.task_key, t.state_type, t.withheld, t.session_id, t.attempt
 
 
 def delete_task_run() -> Executable:
