@@ -184,7 +184,8 @@ def test_who_holds_a_run_that_is_deleted_is_told(path: Path) -> None:
     run(main())
 
 
-def test_a_flow_run_that_is_deleted_takes_what_is_held_and_what_waits(path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_flow_run_that_is_deleted_takes_what_is_held_and_what_waits(path: Path, whole: bool) -> None:
     async def main() -> None:
         async with broker(path) as b:
             flow_id = (await b.core.flows.create("flow", (), {})).id
@@ -195,7 +196,10 @@ def test_a_flow_run_that_is_deleted_takes_what_is_held_and_what_waits(path: Path
             runs = [make_run(surface=Surface(deferred, flow_run.id)) for _ in range(2)]
             await b.core.transitions.create_task_runs(runs)
             await worker.wait_for("run")
-            assert await b.core.transitions.delete(FLOW_RUN, flow_run.id)
+            if whole:
+                await b.core.flows.delete(flow_id)
+            else:
+                assert await b.core.transitions.delete(FLOW_RUN, flow_run.id)
             assert worker.of("lease_lost") == [("lease_lost", runs[0].id, 1)]
             await b.quiet()
             assert worker.pushed_ids == [runs[0].id]

@@ -50,7 +50,7 @@ class Core:
         self.transitions = Transitions(store, dispatcher, dispatching, self.hub, self.registry, self.submissions)
         self.watching = Watching(store, self.hub)
         self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
-        self.flows = Flows(store)
+        self.flows = Flows(store, self.transitions)
         self.tag_limits = TagLimits(store)
         self.queues = Queues(store)
         self.services = ServiceBoard()

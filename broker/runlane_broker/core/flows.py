@@ -15,7 +15,6 @@ from ..storage.flow_records import DeploymentRecord, DeploymentValues
 from ..storage.operations.flows import (
     CreateFlow,
     DeleteDeployment,
-    DeleteFlow,
     Made,
     PutDeployment,
     UpdateDeployment,
@@ -23,6 +22,7 @@ from ..storage.operations.flows import (
 )
 from ..storage.records import NewFlowRun
 from ..storage.store import Store
+from .transitions import Transitions
 
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -53,8 +53,9 @@ def _merged(below: bytes, above: bytes) -> bytes:
 class Flows:
     """What can be done with flows and deployments. All raise `StoreUnavailable`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, transitions: Transitions) -> None:
         self._store = store
+        self._transitions = transitions
 
     async def create(self, name: str, tags: tuple[str, ...], labels: Mapping[str, Any]) -> Made:
         """Make a flow, or find the one with this name, which stays as it is."""
@@ -67,7 +68,7 @@ class Flows:
 
     async def delete(self, flow_id: str) -> None:
         """Delete a flow with its deployments and runs. Raises `NotFound`."""
-        if not await self._store.run(DeleteFlow(flow_id)):
+        if not await self._transitions.delete_flow(flow_id):
             raise NotFound("Flow not found")
 
     async def put_deployment(self, flow_id: str, name: str, values: DeploymentValues, pool: str | None) -> Made:

@@ -14,7 +14,7 @@ from ..dispatch import Dispatcher
 from ..orchestration.decisions import Proposed
 from ..storage.operations.base import Operation
 from ..storage.operations.creating_flow_runs import CreateFlowRun
-from ..storage.operations.deleting import DeleteRun, RenameRun
+from ..storage.operations.deleting import DeleteFlow, DeleteRun, RenameRun
 from ..storage.operations.transitions import SetState
 from ..storage.records import Change, Created, Lease, NewFlowRun, NewRunRecord, TransitionOutcome
 from ..storage.store import Store
@@ -76,6 +76,10 @@ class Transitions:
         It cannot start afterwards. Who holds it is told that the lease is over, who watches it that it ended.
         """
         return await self._write(DeleteRun(kind, run_id), lambda changes: changes or ()) is not None
+
+    async def delete_flow(self, flow_id: str) -> bool:
+        """Delete a flow with its deployments and all runs, in the same way; False: there is no such flow."""
+        return await self._write(DeleteFlow(flow_id), lambda changes: changes or ()) is not None
 
     def settle(self, changes: Iterable[Change]) -> None:
         """Carry out what committed changes mean for the rest of the broker."""

@@ -1,4 +1,4 @@
-"""Renaming and deleting runs."""
+"""Renaming runs, and deleting them, alone or with all that is their flow's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runlane.protocol.states import FINAL, StateType
 
+from ..queries import flows as qf
 from ..queries import transitions as qt
 from ..records import Change, FinalRun, Lease
 from ..tables import TASK_RUN, RunKind
@@ -50,6 +51,21 @@ class DeleteRun(Operation["tuple[Change, ...] | None"]):
         if not tx.rows(qt.OF_FLOW_RUNS.delete, {"id": self.run_id}):
             return None
         return tuple(map(_gone, tx.rows(qt.delete_task_runs_of_flow_run, {"id": self.run_id})))
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFlow(Operation["tuple[Change, ...] | None"]):
+    """Delete a flow with its deployments, its runs and their task runs. None: there is no such flow."""
+
+    flow_id: str
+
+    def execute(self, tx: Transaction) -> tuple[Change, ...] | None:
+        """Delete the rows; the outcome says who has to hear of it."""
+        tx.flush()
+        rows = tx.rows(qt.delete_task_runs_of_flow, {"id": self.flow_id})
+        if tx.run(qf.delete_flow, {"id": self.flow_id}) == 0:
+            return None
+        return tuple(map(_gone, rows))
 
 
 def _gone(row: Row) -> Change:

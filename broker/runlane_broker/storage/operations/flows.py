@@ -66,23 +66,6 @@ class UpdateFlow(Operation[bool]):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteFlow(Operation[bool]):
-    """Delete a flow with all that is its own; False if there is none.
-
-    Runs of its tasks go, too. Those that wait or are held are not looked for: a lease is refused, and a report
-    answered with `gone`, where the row is not there.
-    """
-
-    id: str
-
-    def execute(self, tx: Transaction) -> bool:
-        """Delete it."""
-        tx.flush()
-        tx.run(q.delete_flow_task_runs, {"id": self.id})
-        return tx.run(q.delete_flow, {"id": self.id}) > 0
-
-
-@dataclass(frozen=True, slots=True)
 class PutDeployment(Operation[Made | None]):
     """Make a deployment, or change the one that its flow has under this name; None if there is no such flow.
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Delete, Insert, Select, Update, delete, insert, select, update
 from sqlalchemy.sql.base import Executable
 
-from ..tables import deployment, flow, flow_run, task_run, work_pool, work_queue
+from ..tables import deployment, flow, work_pool, work_queue
 from .base import param
 
 #: What stays when a deployment is changed.
@@ -32,12 +32,6 @@ def has_flow() -> Executable:
 def update_flow() -> Update:
     """Change a flow's tags."""
     return update(flow).where(flow.c.id == param("id")).values(tags=param("tags"), updated=param("updated"))
-
-
-def delete_flow_task_runs() -> Delete:
-    """Delete the task runs of a flow's runs, which no constraint ties to it."""
-    runs = select(flow_run.c.id).where(flow_run.c.flow_id == param("id"))
-    return delete(task_run).where(task_run.c.flow_run_id.in_(runs))
 
 
 def delete_flow() -> Delete:

@@ -118,6 +118,12 @@ def delete_task_runs_of_flow_run() -> Executable:
     return delete(task_run).where(task_run.c.flow_run_id == param("id")).returning(*_deleted())
 
 
+def delete_task_runs_of_flow() -> Executable:
+    """Delete the task runs of all runs of a flow in the same way: no constraint ties them to it."""
+    runs = select(flow_run.c.id).where(flow_run.c.flow_id == param("id"))
+    return delete(task_run).where(task_run.c.flow_run_id.in_(runs)).returning(*_deleted())
+
+
 # --- What runs belong to ------------------------------------------------------------------------------------
 
 
