@@ -114,6 +114,7 @@ async def _submit_in_time(
     except TimeoutError:
         raise SubmitTimedOut(
             f"the broker at {client.settings.url} has confirmed nothing within {seconds:g} s"
+            + (f" (last try: {client.trouble})" if client.trouble else "")
             + ("; in an event loop, use `await task.adelay(…)`" if at_most else "")
         ) from None
 

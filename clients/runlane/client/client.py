@@ -52,6 +52,8 @@ class Client:
         self._keeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        #: Why the broker could not be reached at the last try; None where it could.
+        self.trouble: str | None = None
 
     def __repr__(self) -> str:
         return f"<Client of {self.settings.url}: {self._submissions!r}, {self._watches!r}>"
@@ -168,8 +170,13 @@ class Client:
         """A producer has no session: unanswered submits are simply sent again."""
         return None
 
+    def unreachable(self, reason: str) -> None:
+        """Keep the reason for whoever loses patience."""
+        self.trouble = reason
+
     def opened(self, link: Link[Any]) -> None:
         """Send what an earlier connection left open."""
+        self.trouble = None
         self._submissions.opened(link.send, link.welcome.max_message_bytes)
         self._watches.opened(link.send)
 

@@ -25,6 +25,8 @@ log: Final = logging.getLogger("runlane.transport")
 
 #: Seconds after which a connection that is lost was a good one; before, its end counts as one more failure.
 STABLE_SECONDS: Final = 10.0
+#: Seconds between two words on a broker that cannot be reached.
+TELL_SECONDS: Final = 30.0
 
 
 class Listener(Protocol[F_contra]):
@@ -38,6 +40,10 @@ class Listener(Protocol[F_contra]):
     @property
     def resume_seconds(self) -> float | None:
         """The grace within which the session can be resumed; `None`: nothing to resume."""
+        ...
+
+    def unreachable(self, reason: str) -> None:
+        """Note why there is no connection now; another try follows."""
         ...
 
     def opened(self, link: Link[Any]) -> None:
@@ -59,6 +65,7 @@ class _Outage:
 
     since: float
     failures: int = 0
+    told_at: float = 0.0
     wait_first: float = 0.0
 
 
@@ -70,7 +77,7 @@ async def keep_connected(dial: Callable[[float], Awaitable[Link[F]]], listener: 
     outage = _Outage(time.monotonic())
     while True:
         patience = open_seconds(time.monotonic() - outage.since, listener.resume_seconds)
-        link = await _try(partial(dial, patience), outage, url)
+        link = await _try(partial(dial, patience), outage, url, listener)
         if link is not None:
             outage = await _listen(link, listener, outage, url)
         if listener.ended:
@@ -82,13 +89,19 @@ async def keep_connected(dial: Callable[[float], Awaitable[Link[F]]], listener: 
         outage.wait_first = 0.0
 
 
-async def _try(dial: Callable[[], Awaitable[Link[F]]], outage: _Outage, url: str) -> Link[F] | None:
+async def _try(
+    dial: Callable[[], Awaitable[Link[F]]], outage: _Outage, url: str, listener: Listener[F]
+) -> Link[F] | None:
     try:
         link = await dial()
     except DialFailed as exc:
         outage.failures += 1
-        level = logging.WARNING if outage.failures == 1 else logging.DEBUG
-        log.log(level, "cannot reach the broker at %s: %s; trying again", url, exc)
+        listener.unreachable(str(exc))
+        now = time.monotonic()
+        if outage.failures == 1 or now - outage.told_at >= TELL_SECONDS:
+            outage.told_at = now
+            since = "" if outage.failures == 1 else f" for {now - outage.since:.0f} s"
+            log.warning("cannot reach the broker at %s%s: %s; trying again", url, since, exc)
         return None
     log.info("connected to the broker at %s", url)
     return link
@@ -105,7 +118,8 @@ async def _listen(link: Link[F], listener: Listener[F], before: _Outage, url: st
     if not may_reconnect(code):
         raise ConnectionFailed(code, reason)
     if not listener.ended:
-        log.warning("lost the broker at %s (%s %s); connecting again", url, code or "broken", reason)
+        why = reason if code is None else f"{code} {reason}".rstrip()
+        log.warning("lost the broker at %s (%s); connecting again", url, why)
     now = time.monotonic()
     failures = 0 if now - connected_at >= STABLE_SECONDS else before.failures + 1
     return _Outage(now, failures, seconds_in(reason) if code == CloseCode.TOO_MUCH else _hint(link, listener))

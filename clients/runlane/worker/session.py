@@ -155,6 +155,9 @@ class Session:
         """How long the broker keeps the session without a connection."""
         return self._resume_seconds if self._identity else None
 
+    def unreachable(self, reason: str) -> None:
+        """Nothing: what is held is held, and the log says it."""
+
     def opened(self, link: Link[Any]) -> None:
         """Subscribe. From an earlier connection nothing is read any more, so that the list of runs is complete."""
         self._link = link
