@@ -18,12 +18,12 @@ _NO_EVENTS: Final = frozenset({_REFUSED_UPGRADE, _CUT_OFF})
 
 
 class OneLine(logging.Formatter):
-    """`12:00:00.000 INFO runlane message`; control characters are escaped, so that one event is one line."""
+    """`2026-03-01 12:00:00,000 INFO runlane: message`, as a worker has it; control characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and a traceback below it where there is one."""
-        when = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
-        line = f"{when} {record.levelname:<7} {record.name} {record.getMessage().translate(_CONTROL)}"
+        when = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S,%f")[:-3]
+        line = f"{when} {record.levelname} {record.name}: {record.getMessage().translate(_CONTROL)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -128,6 +128,9 @@ def test_a_wrong_token_is_refused(runlane: Run, broker: Broker, folder: Path) ->
     done = runlane("submit", "cli.add", "--url", broker.url, "--token-file", "wrong")
     assert (done.code, done.out) == (1, "")
     assert "the broker ended the connection for good" in done.complaint
+    assert "authentication failed: it wants another token than the one that is set" in done.complaint
+    done = runlane("submit", "cli.add", "--url", broker.url)
+    assert "it wants a token, and none is set (RUNLANE_TOKEN_FILE, --token-file)" in done.complaint
 
 
 def test_no_broker(runlane: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -399,7 +399,7 @@ def test_from_start_to_sigterm(tmp_path: Path) -> None:
         assert "Traceback" not in err
         assert "ERROR" not in err
         line = re.compile(
-            rf" INFO +runlane runlane {re.escape(runlane.__version__)} listening on (http://127\.0\.0\.1:\d+), "
+            rf" INFO runlane: runlane {re.escape(runlane.__version__)} listening on (http://127\.0\.0\.1:\d+), "
             rf"database {re.escape(database)}, restored (\d+) queued and (\d+) running runs$",
             re.MULTILINE,
         )

@@ -267,7 +267,7 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_none_is_refused(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / below
-    assert refusal(path) == f"the folder of the database {path} does not exist"
+    assert refusal(path) == f"the folder of the database {path} does not exist: create it"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only for root")

@@ -85,7 +85,7 @@ class Sessions:
         if isinstance(outcome, Exception):
             opened(None, outcome)
             return
-        logger.info("worker %s subscribed to %d keys, limit %d", session.client_id, len(frame.keys), frame.limit)
+        logger.info("worker %s subscribed; limit %d, keys: %d", session.client_id, frame.limit, len(frame.keys))
         self._connect(port, frame, session, answer, opened)
 
     def _resumed(self, port: SessionPort, frame: Subscribe, token: str, opened: Opened, outcome: Any) -> None:
@@ -220,7 +220,13 @@ class Sessions:
             what = "was lost" if lost else "quit"
             level = logging.WARNING if lost and (outcome.queued or outcome.final) else logging.INFO
             counts = len(outcome.queued), len(outcome.final)
-            logger.log(level, "worker %s %s: %d runs queued again, %d ended", session.client_id, what, *counts)
+            logger.log(
+                level,
+                "worker %s %s; runs it still held: %d queued again, %d ended",
+                session.client_id,
+                what,
+                *counts,
+            )
         for run in outcome.final if isinstance(outcome, Freed) else ():
             logger.warning("run %s of %s is %s: %s", run.id, run.task_key, run.name, run.message)
         self._freed(outcome)

@@ -109,7 +109,7 @@ class WorkerConnection(Connection):
     def close(self, code: CloseCode, reason: str) -> None:
         """Close; what is not ordinary is worth a line."""
         if self._closing is None and code not in (CloseCode.NORMAL, CloseCode.RESTART):
-            client = "a worker" if self._session is None else self._session.client_id
+            client = "a client that has not subscribed" if self._session is None else self._session.client_id
             logger.warning("closing %s: %d %s", client, code, reason)
         super().close(code, reason)
 

@@ -63,7 +63,7 @@ def _check(path: Path) -> str | None:
     if path.is_dir():
         raise StartupError(f"the database {path} is a directory")
     if not path.parent.is_dir():
-        raise StartupError(f"the folder of the database {path} does not exist")
+        raise StartupError(f"the folder of the database {path} does not exist: create it")
     with closing(sqlite3.connect(path, timeout=2.0)) as connection:
         connection.execute("BEGIN IMMEDIATE")  # shows whether it can be written
         connection.execute("ROLLBACK")

@@ -25,6 +25,8 @@ F = TypeVar("F", bound=Frame)
 #: Seconds between the pings of the client, and until one that is not answered ends the connection.
 PING_SECONDS: Final = 20.0
 
+#: What the broker says of a token that is missing or wrong; code 1008 is for other things, too.
+_NOT_LET_IN: Final = "authentication failed"
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -48,7 +50,7 @@ async def dial(
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             welcome, rest = await _authenticate(socket, token, conversation, decoder)
     except ConnectionClosed as exc:
-        raise _meaning_of(exc) from exc
+        raise _meaning_of(exc, token) from exc
     except TimeoutError as exc:
         await socket.close()
         raise DialFailed(f"no auth_success within {HANDSHAKE_SECONDS:g} s") from exc
@@ -101,10 +103,19 @@ async def _authenticate(
     return first, tuple(rest)
 
 
-def _meaning_of(exc: ConnectionClosed) -> ConnectionFailed | DialFailed:
+def _meaning_of(exc: ConnectionClosed, token: str | None) -> ConnectionFailed | DialFailed:
     """Say what a connection closed during the handshake means for the next attempt."""
     if exc.rcvd is None:
         return DialFailed("the connection broke during the handshake")
     if not may_reconnect(exc.rcvd.code):
-        return ConnectionFailed(exc.rcvd.code, exc.rcvd.reason)
+        return ConnectionFailed(exc.rcvd.code, _explained(exc.rcvd.reason, token))
     return DialFailed(f"closed with {exc.rcvd.code} {exc.rcvd.reason}")
+
+
+def _explained(reason: str, token: str | None) -> str:
+    """Tell a wrong token from a missing one: the broker doesn't know that it is not the same."""
+    if reason != _NOT_LET_IN:
+        return reason
+    if token is None:
+        return f"{reason}: it wants a token, and none is set (RUNLANE_TOKEN_FILE, --token-file)"
+    return f"{reason}: it wants another token than the one that is set"
