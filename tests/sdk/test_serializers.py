@@ -453,3 +453,14 @@ def test_the_report_of_bad_arguments_has_no_frames_of_ours() -> None:
     error = caught.value.with_traceback(frames)
     report = msgspec.json.decode(outcomes.failed(run, error).error)
     assert report["traceback"] == f"runlane.errors.ArgumentError: {report['message']}\n"
+
+
+@pytest.mark.parametrize("value", [{1: "a", "1": "b"}, [{"x": ({2: 0, "2": 0},)}], {True: 0, "true": 1}])
+def test_keys_that_are_the_same_in_json_are_refused(value: object) -> None:
+    with pytest.raises(PayloadError, match="two keys of a dict are the same text in JSON"):
+        dump(value, "it")
+
+
+def test_keys_of_one_kind_are_sent() -> None:
+    keys = {1: "a", 2: "b"}
+    assert load(dump(keys, "it"), "it") == {"1": "a", "2": "b"}

@@ -67,6 +67,7 @@ def encode(value: object, what: str) -> bytes:
     try:
         data = orjson.dumps(value, default=_builtins, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:
+        _check_keys(value, what)
         return _encode_slowly(value, what)
     # orjson writes NaN as null; the slow way refuses it.
     return _encode_slowly(value, what) if value is not None and b"null" in data else data
@@ -140,6 +141,23 @@ def _encode_slowly(value: object, what: str) -> bytes:
         return text.encode()
     except (TypeError, ValueError, NotImplementedError, RecursionError) as exc:
         raise PayloadError(f"{what}: {exc}") from exc
+
+
+def _check_keys(value: object, what: str) -> None:
+    """Refuse keys that would be the same text. Raises `PayloadError`."""
+    try:
+        rest = [msgspec.to_builtins(value, enc_hook=_encode_other)]
+    except (TypeError, ValueError, NotImplementedError, RecursionError):
+        return  # whoever encodes it says why it cannot be
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict):
+            members = cast("dict[Any, Any]", part)
+            if len({key if isinstance(key, str) else json.dumps(key) for key in members}) < len(members):
+                raise PayloadError(f"{what}: two keys of a dict are the same text in JSON, such as 1 and '1'")
+            rest += members.values()
+        elif isinstance(part, list | tuple):
+            rest += cast("list[Any]", part)
 
 
 def _builtins(value: object) -> Any:
