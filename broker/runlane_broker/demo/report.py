@@ -71,7 +71,10 @@ class Report:
         table = Table.grid(padding=(0, 3))
         for name, value in (
             ("time", f"{self.seconds:.2f} s, {count / self.seconds:,.0f} runs/s"),
-            ("wait", f"p50 {_ms(waits, 0.50)}, p99 {_ms(waits, 0.99)} (from submit to the task's first line)"),
+            (
+                "wait",
+                f"p50 {_ms(waits, 0.50)}, p99 {_ms(waits, 0.99)} in the queue, for all come at once",
+            ),
             ("verified", f"{count - len(self.wrong):,} of {count:,} equal to a local computation"),
         ):
             table.add_row(name, Text(value, "red" if name == "verified" and self.wrong else ""))
