@@ -94,7 +94,10 @@ def _run(argv: list[str]) -> int:
 
             return config.main(argv[1:])
         case _:
-            options = _parser().parse_args(argv)
+            options, unknown = (parser := _parser()).parse_known_args(argv)
+            if unknown:
+                parser.prog = f"{parser.prog} {options.command}"  # where the option should be
+                parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.command == "worker":
         return _reloading(options, argv) if options.reload else _worker(options)
     print(f"runlane {__version__}")

@@ -61,6 +61,10 @@ def test_version(runlane: Run, argv: list[str]) -> None:
         (["serve", "--host", "0.0.0.0"], "runlane: host: 0.0.0.0 can be reached from outside"),
         (["serve", "--db", "mysql://h/d"], "runlane: db: 'mysql' is not supported"),
         (["demo", "--fast"], "runlane demo: unrecognized arguments: --fast"),
+        (
+            ["worker", "x", "--bogus"],
+            "runlane worker: unrecognized arguments: --bogus (see runlane worker --help)",
+        ),
         (["worker"], "runlane worker: the following arguments are required: MODULE"),
         (["worker", "x", "--limit", "many"], "runlane: --limit must be a whole number, not 'many'"),
         (["worker", "x", "--drain-timeout", "long"], "runlane: --drain-timeout must be a duration"),

@@ -15,6 +15,8 @@ from runlane.config import BrokerSection, ClientSection, Config, ConfigError, lo
 from runlane.errors import SettingsError
 from runlane.settings import load_settings
 
+from .harness import Run
+
 #: Setting -> what each source says, the first before the second, and the default.
 SAYS = {
     "client.url": ("http://flag", "http://environ", "http://file", "http://project", "http://127.0.0.1:4200"),
@@ -363,3 +365,14 @@ def test_the_library_reads_the_same(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RUNLANE_TOKN", "x")
     with pytest.raises(SettingsError, match="did you mean RUNLANE_TOKEN"):
         load_settings()
+
+
+def test_a_table_of_ours_that_is_none_is_an_error(runlane: Run, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool]\nrunlane = 9\n")
+    done = runlane("config", "show")
+    assert (done.code, done.complaint) == (
+        2,
+        f"runlane: tool.runlane in {folder / 'pyproject.toml'} must be a table",
+    )
+    (folder / "pyproject.toml").write_text("tool = 'runlane'\n")
+    assert runlane("config", "show").code == 0

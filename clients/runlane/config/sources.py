@@ -102,8 +102,11 @@ def _tool_table(path: Path) -> Mapping[str, Any] | None:
     """Return `[tool.runlane]`; nobody else's pyproject.toml is any of our business."""
     if not _is_ours(path) or b"runlane" not in (data := _read(path)):
         return None
-    table = _toml(data, path).get("tool", {}).get("runlane")
-    return cast("Mapping[str, Any]", table) if isinstance(table, dict) else None
+    tool: object = _toml(data, path).get("tool")
+    table = cast("dict[str, object]", tool).get("runlane") if isinstance(tool, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise ConfigError(f"tool.runlane in {path} must be a table")
+    return cast("Mapping[str, Any] | None", table)
 
 
 def _read(path: Path) -> bytes:
