@@ -33,6 +33,12 @@ def sleep(seconds: float) -> int:
     return os.getpid()
 
 
+@task(key="cpu.fork", pool="process")
+def fork() -> int:
+    os.fork()
+    return os.getpid()
+
+
 @task(key="cpu.polite", pool="process")
 def polite() -> str:
     while not current_run().cancelled:

@@ -280,3 +280,16 @@ def test_the_end_of_the_worker_is_the_end_of_its_processes() -> None:
         await gone([idle])
 
     run(main())
+
+
+@posix
+def test_a_task_that_forks_and_returns_twice_reports_once() -> None:
+    async def main() -> None:
+        async with working(cpu.fork, cpu.pid) as (_, peer):
+            pids: set[int] = set()
+            for key in ("cpu.fork", "cpu.pid", "cpu.fork", "cpu.pid"):
+                await peer.push(pushed(key))
+                pids.add(result_of(await peer.finished()))
+            assert len(pids) == 1
+
+    run(main())

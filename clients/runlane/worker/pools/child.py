@@ -98,6 +98,7 @@ class Process:
 
     def __init__(self, channel: Channel[ToProcess]) -> None:
         self._channel = channel
+        self._pid = os.getpid()
         self._tasks: dict[str, Task[..., Any]] = {}
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()  # None: the end
         self._call: _Call | None = None  # from when it is read until its report is sent
@@ -130,6 +131,8 @@ class Process:
 
     def _execute(self, call: _Call) -> None:
         report = contextvars.copy_context().run(execute, call, call.max_payload_bytes)
+        if os.getpid() != self._pid:  # the task has forked, and this is the child, which has nothing to report
+            os._exit(0)
         call.send_progress()
         self._call = None
         self.send(Snoozed(run=report) if isinstance(report, ReleasedRun) else report)
