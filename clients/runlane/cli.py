@@ -64,12 +64,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  (it may have been closed)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FAILED
+    except OSError as exc:
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's end tries again
+        # Whoever read the output may have had enough; a disk may be full.
+        code = FAILED if isinstance(exc, BrokenPipeError) else complain(exc, FAILED)
     sys.exit(code)
 
 

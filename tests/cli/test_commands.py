@@ -127,6 +127,30 @@ def test_a_reader_may_have_had_enough() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk")
+def test_a_disk_may_be_full() -> None:
+    command = (sys.executable, "-m", "runlane", "config", "show")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "runlane: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
+@pytest.mark.parametrize(
+    ("argv", "code", "says"),
+    [
+        ("version >&-", 0, ""),
+        ("submit k --args - <&-", 2, "runlane: --args -: there is no standard input\n"),
+    ],
+)
+def test_standard_input_and_output_may_be_closed(argv: str, code: int, says: str) -> None:
+    command = f"{sys.executable} -m runlane {argv}"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, says)
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("argv", [["--help"], ["version"], ["config", "show"]], ids=" ".join)
 def test_a_small_command_waits_for_no_library(argv: list[str]) -> None:
     program = f"""if True:

@@ -111,6 +111,8 @@ def _parameters(source: str) -> msgspec.Raw:
 
 def _read(source: str) -> bytes:
     try:
+        if source == "-" and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed)
+            raise ArgumentError("--args -: there is no standard input")
         if source == "-":
             return sys.stdin.buffer.read().strip()
         return Path(source[1:]).read_bytes().strip() if source.startswith("@") else source.encode()
