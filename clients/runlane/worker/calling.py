@@ -91,5 +91,5 @@ def _report_of(call: Call, error: BaseException) -> Report:
         log.error("run %s of %s has bad parameters: %s", run.id, run.task_key, error.__cause__)
         return outcomes.failed(run, error.__cause__, retriable=False)
     if not (call.cancelled and isinstance(error, asyncio.CancelledError)):
-        log.warning("run %s of %s failed", run.id, run.task_key, exc_info=error)
+        log.warning("run %s of %s: the task raised", run.id, run.task_key, exc_info=error)
     return outcomes.failed(run, error, retriable=None if call.task.may_retry(error) else False)

@@ -330,6 +330,7 @@ def _log(execution: Execution, final: Report | None) -> None:
     run = execution.run
     if isinstance(final, Finished):
         seconds = time.monotonic() - (execution.begun_at or execution.since)
-        log.info("run %s of %s: %s in %.3f s", run.id, run.task_key, final.state.type, seconds)
+        what = f"attempt {run.attempt} {final.state.type}"
+        log.info("run %s of %s: %s in %.3f s", run.id, run.task_key, what, seconds)
     elif isinstance(final, ReleasedRun):
         log.info("run %s of %s is given back: %s", run.id, run.task_key, final.reason)
