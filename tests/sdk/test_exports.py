@@ -33,7 +33,7 @@ MEMBERS = {
     "Client": (
         runlane.Client(runlane.Settings()),
         "aclose is_here settings submit submit_each submit_timeout watch"
-        " ended forked lost on_frame opened resume_seconds trouble unreachable",  # for the transport, and the portal
+        " ended forked lost on_frame opened resume_seconds trouble unreachable",  # for transport and portal
     ),
     "RunFuture": (
         runlane.RunFuture[int]("1"),
