@@ -198,7 +198,7 @@ class SurfaceConformance:
 
     @pytest.mark.parametrize(
         "missing",
-        [{"flow_id": "x"}, {"deployment_id": "x"}, {"work_queue_name": "x"}, {"work_pool_name": "x"}],
+        [{"flow_id": "x"}, {"deployment_id": "x"}, {"work_pool_name": "x"}],
         ids=lambda missing: next(iter(missing)),
     )
     def test_a_flow_run_refers_to_what_is_there(self, db: Database, missing: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ from runlane_broker.storage.operations.queues import (
     UpdatePool,
     UpdateQueue,
 )
+from runlane_broker.storage.queries.late import overdue_flow_runs, overdue_task_runs
+from runlane_broker.storage.sqlite import Compiler
 
 from ..support import SECOND, START, make_run, new_database
 from .database import FAILED, Database
@@ -168,12 +172,16 @@ def test_batches_go_on_where_they_ended_also_past_what_is_not_to_be_marked(db: D
     assert mark_all(db, replace(operation, after=first.next)) + first.marked == len(runs)
 
 
-def test_the_index_for_what_is_overdue_is_used(db: Database) -> None:
-    query = "SELECT id FROM {} WHERE state_type = 'SCHEDULED' AND state_name = 'Scheduled'{} AND due <= 5 "
-    query += "AND (due, id) > (1, 'x') ORDER BY due, id LIMIT 400"
-    for table, more in (("task_run", " AND withheld IS NULL"), ("flow_run", "")):
-        plan = " ".join(str(row) for row in db.query(f"EXPLAIN QUERY PLAN {query.format(table, more)}"))
-        assert f"ix_{table}_overdue" in plan
+def test_the_index_for_what_is_overdue_is_used(tmp_path: Path) -> None:
+    path = new_database(tmp_path)
+    params = {"before": 5, "after_due": 1, "after_id": "x", "limit": 400}
+    compiler = Compiler()
+    for table, query in (("task_run", overdue_task_runs), ("flow_run", overdue_flow_runs)):
+        compiled = compiler(query)
+        with closing(sqlite3.connect(path)) as connection:
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {compiled.text}", compiled.bind(params)).fetchall()
+        plan = " ".join(str(row) for row in rows)
+        assert f"SEARCH {table} USING INDEX ix_{table}_overdue" in plan
         assert "TEMP B-TREE" not in plan
 
 

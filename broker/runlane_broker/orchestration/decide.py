@@ -15,8 +15,13 @@ from .rules import Policy, Replace, Transition
 from .runs import Run, RunKind
 
 
-def decide(run: Run, proposed: Proposed, facts: Facts, policy: Policy, now: Micros) -> Decision:
+def decide(
+    run: Run, proposed: Proposed, facts: Facts, policy: Policy, now: Micros, stamp: Micros | None = None
+) -> Decision:
     """Ask the policy's rules in turn what becomes of the proposed state.
+
+    `now` is the time of day. `stamp` is what the state is dated with where that is not the same: states written at
+    one time are told apart by it.
 
     Which rules have a say depends on what was asked for: one that puts another state in its place doesn't call in
     the rules about that one.
@@ -31,11 +36,11 @@ def decide(run: Run, proposed: Proposed, facts: Facts, policy: Policy, now: Micr
         if isinstance(verdict, Replace):
             state = _completed(verdict.state, now)
             instead = Transition(run, state, asked.type, facts, now, verdict.effects)
-            return Reject(verdict.reason, _write(instead, policy))
+            return Reject(verdict.reason, _write(instead, policy, stamp))
         if not isinstance(verdict, Transition):
             return verdict
         transition = verdict
-    return Accept(_write(transition, policy))
+    return Accept(_write(transition, policy, stamp))
 
 
 def _completed(state: Proposed, now: Micros) -> Proposed:
@@ -45,9 +50,10 @@ def _completed(state: Proposed, now: Micros) -> Proposed:
     return replace(state, name=state.label)
 
 
-def _write(transition: Transition, policy: Policy) -> Write:
+def _write(transition: Transition, policy: Policy, stamp: Micros | None) -> Write:
     run = transition.run
-    timestamp = transition.now if run.state is None else max(transition.now, run.state.timestamp + 1)
+    timestamp = transition.now if stamp is None else stamp
+    timestamp = timestamp if run.state is None else max(timestamp, run.state.timestamp + 1)
     state = replace(transition.proposed, details=_with_ids(run, transition.proposed))
     books = advance(run.books, run.state, state, timestamp)
     if transition.intended is StateType.FAILED and run.state is not None and run.state.type is StateType.RUNNING:

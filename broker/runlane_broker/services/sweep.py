@@ -18,4 +18,4 @@ class Sweep(Service):
     async def run_once(self) -> Counts:
         """One pass."""
         swept = self._supervision.sweep()
-        return {"silent": swept.silent, "deaf": swept.deaf, "lost": swept.lost, "paused": swept.paused}
+        return {"silent": swept.silent, "deaf": swept.deaf, "lost": swept.lost, "paused": int(swept.paused)}

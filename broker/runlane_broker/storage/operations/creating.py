@@ -152,7 +152,7 @@ def _lease_at_once(tx: Transaction, row: dict[str, object], holder: Holder) -> d
 
 def first_write(tx: Transaction, run: Run, initial: Proposed, facts: Facts) -> Write:
     """Decide on the state that a run is created in. There is nothing that could be in its way."""
-    decision = decide(run, initial, facts, choose_policy(run, initial, force=True), tx.now)
+    decision = decide(run, initial, facts, choose_policy(run, initial, force=True), tx.now, tx.tick())
     match decision:
         case Accept(write) | Reject(_, Write() as write):
             tx.stamp(write.timestamp, 0)  # what follows in this transaction is later

@@ -156,7 +156,7 @@ class SetState(Operation["TransitionOutcome | None"]):
             run = row.run(self.kind)
             policy = self.policy or choose_policy(run, self.proposed, force=self.force)
             decision = self._no_slot(tx, row)
-            decision = decision or decide(run, self.proposed, self._facts(tx, row), policy, tx.now)
+            decision = decision or decide(run, self.proposed, self._facts(tx, row), policy, tx.now, tx.tick())
             outcome = settle(tx, self.kind, row, decision, policy)
             if outcome is not None:
                 return outcome

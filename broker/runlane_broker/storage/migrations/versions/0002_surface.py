@@ -319,7 +319,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_task_run_overdue",
         "task_run",
-        ["due", "id"],
+        ["state_name", "state_type", "due", "id"],
         unique=False,
         sqlite_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
         postgresql_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
