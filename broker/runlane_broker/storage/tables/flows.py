@@ -141,6 +141,8 @@ Index(
 )
 Index(
     "ix_flow_run_overdue",
+    flow_run.c.state_name,  # one and the same, both: see `ix_task_run_overdue`
+    flow_run.c.state_type,
     flow_run.c.due,
     flow_run.c.id,
     sqlite_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),

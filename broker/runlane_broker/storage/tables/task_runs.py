@@ -86,8 +86,9 @@ Index(
 )
 Index(
     "ix_task_run_overdue",
-    task_run.c.state_name,  # one and the same, as the next: they make SQLite prefer this index to `ix_task_run_due`,
-    task_run.c.state_type,  # which has all that is Late already in front
+    # One and the same, both: so SQLite prefers this index to `ix_task_run_due`, where what is Late comes first.
+    task_run.c.state_name,
+    task_run.c.state_type,
     task_run.c.due,
     task_run.c.id,
     sqlite_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),

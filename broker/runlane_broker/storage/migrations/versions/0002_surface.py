@@ -189,7 +189,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_flow_run_overdue",
         "flow_run",
-        ["due", "id"],
+        ["state_name", "state_type", "due", "id"],
         unique=False,
         sqlite_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
         postgresql_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled'"),
