@@ -242,7 +242,7 @@ if os.path.exists(__file__ + ".break"):
 
 
 def test_a_module_that_breaks_later_fails_its_runs_and_may_be_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "later_of_cpu.py").write_text(BREAKS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -262,7 +262,7 @@ def test_a_module_that_breaks_later_fails_its_runs_and_may_be_tried_again(
             await peer.push(pushed("later.one"))
             assert result_of(await peer.finished()) > 0
 
-    logging.getLogger("runlane.worker").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, "runlane.worker")
     run(main())
 
 
