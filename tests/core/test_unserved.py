@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from runlane_broker.storage.tables import TASK_RUN
+
 from ..support import new_database, run
 from .harness import broker
 
@@ -25,15 +27,18 @@ def test_a_key_without_a_worker_is_told_of_once(path: Path, caplog: pytest.LogCa
                 await producer.queued(key)
             await b.quiet()
             b.clock.advance(9.9)
-            assert (unserved.missing(), unserved.look()) == ([], [])
+            assert (await unserved.missing(), await unserved.look()) == ([], [])
             b.clock.advance(0.2)
-            assert [(key.task_key, key.waiting) for key in unserved.missing()] == [("nobody", 2)]
+            assert [(key.task_key, key.waiting) for key in await unserved.missing()] == [("nobody", 2)]
             with caplog.at_level(logging.WARNING, "runlane.dispatch"):
-                assert unserved.look() == ["nobody"]
-                assert unserved.look() == []
+                assert await unserved.look() == ["nobody"]
+                assert await unserved.look() == []
             assert caplog.messages == ["no worker has asked for nobody: 2 runs wait"]
             b.clock.advance(3600)
-            assert unserved.look() == ["nobody"]
+            assert await unserved.look() == ["nobody"]
+            for run_id in [run.id for run in await b.core.store.runs(TASK_RUN).list()]:
+                await b.core.transitions.delete(TASK_RUN, run_id)
+            assert await unserved.missing() == []
 
     run(main())
 
@@ -44,15 +49,15 @@ def test_a_worker_that_comes_ends_it(path: Path) -> None:
             unserved, producer = b.core.unserved, b.producer()
             await producer.queued("k")
             b.clock.advance(11)
-            assert len(unserved.missing()) == 1
+            assert len(await unserved.missing()) == 1
             worker = await b.worker("k")
-            assert unserved.missing() == []
+            assert await unserved.missing() == []
             await b.quiet()
             worker.quit()  # what it holds is given back, and waits again
             await b.quiet()
-            assert unserved.missing() == []
+            assert await unserved.missing() == []
             b.clock.advance(11)
-            assert [key.waiting for key in unserved.missing()] == [1]
+            assert [key.waiting for key in await unserved.missing()] == [1]
 
     run(main())
 
@@ -63,7 +68,7 @@ def test_made_up_keys_take_no_memory_without_end(path: Path, monkeypatch: pytest
             for n in range(3):
                 await b.producer().queued(f"key{n}")
             b.clock.advance(11)
-            assert [key.task_key for key in b.core.unserved.missing()] == ["key0", "key1"]
+            assert [key.task_key for key in await b.core.unserved.missing()] == ["key0", "key1"]
 
     monkeypatch.setattr("runlane_broker.core.unserved.MAX_KEYS", 2)
     run(main())

@@ -25,7 +25,7 @@ class TaskWorkers:
         now = self._core.clock.monotonic()
         return [
             UnservedKey(task_key=key.task_key, seconds=now - key.since, waiting=key.waiting)
-            for key in self._core.unserved.missing()
+            for key in await self._core.unserved.missing()
         ]
 
 

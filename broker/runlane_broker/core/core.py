@@ -40,7 +40,7 @@ class Core:
         self.ready = False
         self._version = version
         dispatcher = Dispatcher(settings.window_size, settings.window_sizes)
-        self.unserved = Unserved(clock, dispatcher)
+        self.unserved = Unserved(clock, store, dispatcher)
         dispatching = Dispatching(broker_id, clock, store, dispatcher, self.hub, self.registry, self.unserved)
         self.dispatcher = dispatcher
         self.dispatching = dispatching

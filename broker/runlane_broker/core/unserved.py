@@ -8,6 +8,7 @@ from typing import Final
 
 from ..clock import Clock
 from ..dispatch import Dispatcher
+from ..storage.store import Store
 
 logger = logging.getLogger("runlane.dispatch")
 
@@ -21,19 +22,23 @@ MAX_KEYS: Final = 1000
 
 @dataclass(slots=True)
 class UnservedKey:
-    """A key, since when it is without a worker, and how many runs have become due for it meanwhile."""
+    """A key, since when runs wait for it without a worker, and how many do."""
 
     task_key: str
     since: float  # monotonic, and the next too
     warn_at: float
-    waiting: int = 0
+    waiting: int = 0  # when it was last looked up
 
 
 class Unserved:
-    """Takes note of what is queued for nobody. What has waited since before this broker started is not counted."""
+    """Takes note of keys for which runs are queued that nobody asks for.
 
-    def __init__(self, clock: Clock, dispatcher: Dispatcher) -> None:
+    Keys whose runs have all waited since before this broker started are not known of.
+    """
+
+    def __init__(self, clock: Clock, store: Store, dispatcher: Dispatcher) -> None:
         self._clock = clock
+        self._store = store
         self._dispatcher = dispatcher
         self._keys: dict[str, UnservedKey] = {}
 
@@ -42,25 +47,30 @@ class Unserved:
 
     def note(self, task_key: str) -> None:
         """Note that a run waits for a worker to come."""
-        known = self._keys.get(task_key)
-        if known is None:
-            if len(self._keys) >= MAX_KEYS:
-                return
+        if task_key not in self._keys and len(self._keys) < MAX_KEYS:
             now = self._clock.monotonic()
-            known = self._keys[task_key] = UnservedKey(task_key, now, now + PATIENCE_SECONDS)
-        known.waiting += 1
+            self._keys[task_key] = UnservedKey(task_key, now, now + PATIENCE_SECONDS)
 
-    def missing(self) -> list[UnservedKey]:
-        """Return the keys that have been without a worker for too long, the longest first."""
+    async def missing(self) -> list[UnservedKey]:
+        """Return the keys that have been without a worker for too long, the longest first.
+
+        Raises `StoreUnavailable`.
+        """
         for key in [key for key in self._keys if self._dispatcher.has_demand(key)]:
             del self._keys[key]
         latest = self._clock.monotonic() - PATIENCE_SECONDS
-        return [known for known in self._keys.values() if known.since <= latest]
+        late = [known for known in self._keys.values() if known.since <= latest]
+        waiting = await self._store.count_queued_of([known.task_key for known in late]) if late else {}
+        for known in late:
+            known.waiting = waiting.get(known.task_key, 0)
+            if not known.waiting:  # cancelled, or deleted
+                self._keys.pop(known.task_key, None)
+        return [known for known in late if known.waiting]
 
-    def look(self) -> list[str]:
+    async def look(self) -> list[str]:
         """Warn of such keys, rarely of each; return those that were warned of."""
         now = self._clock.monotonic()
-        due = [known for known in self.missing() if now >= known.warn_at]
+        due = [known for known in await self.missing() if now >= known.warn_at]
         for known in due:
             known.warn_at = now + REPEAT_SECONDS
             logger.warning("no worker has asked for %s: %d runs wait", known.task_key, known.waiting)

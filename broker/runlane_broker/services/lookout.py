@@ -17,4 +17,4 @@ class Lookout(Service):
 
     async def run_once(self) -> Counts:
         """One look."""
-        return {"warned": len(self._unserved.look())}
+        return {"warned": len(await self._unserved.look())}

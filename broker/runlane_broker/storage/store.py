@@ -137,6 +137,15 @@ class Store:
         """Return a task run's states, oldest first."""
         return await self.task_runs.states(run_id)
 
+    async def count_queued_of(self, task_keys: Sequence[str]) -> dict[str, int]:
+        """Return how many runs wait, of each of these keys that has any."""
+        found: dict[str, int] = {}
+        for start in range(0, len(task_keys), _IDS_PER_READ):
+            async with self._reading() as connection:
+                rows = await connection.execute(q.count_queued_of(task_keys[start : start + _IDS_PER_READ]))
+                found.update((key, count) for key, count in rows)
+        return found
+
     async def backlog(self) -> Backlog:
         """Return what a broker finds when it starts."""
         async with self._reading() as connection:

@@ -6,7 +6,7 @@ those of `reading` are run by the async engine.
 
 from .base import Query
 from .dispatch import FIRST_DUE, NEVER, NEXT_DUE, first_due, next_due
-from .reading import count_leased, count_queued, read_outcomes, read_sessions
+from .reading import count_leased, count_queued, count_queued_of, read_outcomes, read_sessions
 from .runs import (
     end_lease,
     expire_run,
@@ -49,6 +49,7 @@ __all__ = [
     "beat",
     "count_leased",
     "count_queued",
+    "count_queued_of",
     "delete_brokers",
     "delete_session",
     "end_lease",

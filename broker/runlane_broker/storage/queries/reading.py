@@ -38,6 +38,13 @@ def read_sessions() -> Executable:
     return select(s.id, s.epoch, s.client_id)
 
 
+def count_queued_of(task_keys: Sequence[str]) -> Executable:
+    """Count the runs that wait, of each of these keys that has any."""
+    t = task_run.c
+    queued = t.state_type == const(StateType.SCHEDULED), t.withheld.is_(None)
+    return select(t.task_key, func.count()).where(*queued, t.task_key.in_(task_keys)).group_by(t.task_key)
+
+
 def count_queued() -> Executable:
     """Count the runs that wait."""
     t = task_run.c
