@@ -50,7 +50,7 @@ def assign_one(dispatcher: Dispatcher) -> Reservation:
 
 def test_a_run_goes_from_the_window_to_a_session_and_away() -> None:
     dispatcher = make(("s", "a", 2))
-    dispatcher.add(make_run("1"))
+    dispatcher.enqueue(make_run("1"))
     assert dispatcher.place_of("1") == Place(PlaceKind.QUEUED, "a")
     reservation = assign_one(dispatcher)
     assert reservation == Reservation(make_run("1"), "s", 1)
@@ -82,7 +82,7 @@ def test_among_equals_the_least_recently_served_is_next() -> None:
     dispatcher = make(("x", "a", 1), ("y", "a", 1), ("z", "a", 1))
     served: list[str] = []
     for n in range(7):
-        dispatcher.add(make_run(str(n)))
+        dispatcher.enqueue(make_run(str(n)))
         reservation = assign_one(dispatcher)
         served.append(reservation.session_id)
         assert dispatcher.confirm(reservation)
@@ -93,7 +93,7 @@ def test_among_equals_the_least_recently_served_is_next() -> None:
 def test_sessions_of_different_key_sets_compete_by_free_slots() -> None:
     dispatcher = make(("ab", "ab", 1), ("bc", "bc", 3), ("c", "c", 2))
     for run_id in ("b1", "b2", "c1", "c2", "c3"):
-        dispatcher.add(make_run(run_id, run_id[0]))
+        dispatcher.enqueue(make_run(run_id, run_id[0]))
     assert pairs(dispatcher.assign()) == [
         ("b1", "bc"),
         ("c1", "c"),
@@ -105,7 +105,7 @@ def test_sessions_of_different_key_sets_compete_by_free_slots() -> None:
 
 def test_a_run_whose_key_nobody_serves_is_left_to_the_database() -> None:
     dispatcher = make(("s", "b", 1))
-    dispatcher.add(make_run("1", "a"))
+    dispatcher.enqueue(make_run("1", "a"))
     assert (dispatcher.assign(), dispatcher.place_of("1"), dispatcher.queue("a")) == ([], None, None)
 
 
@@ -270,7 +270,7 @@ def test_release_is_for_runs_in_flight_there() -> None:
 def test_a_run_added_while_it_is_reserved_is_no_news_once_the_lease_is_committed() -> None:
     dispatcher = make(("s", "a", 1), rows=runs_in_order("1"))
     reservation = assign_one(dispatcher)
-    dispatcher.add(make_run("1"))
+    dispatcher.enqueue(make_run("1"))
     assert window(dispatcher) == []
     assert dispatcher.confirm(reservation)
     dispatcher.release("s", "1")
@@ -281,7 +281,7 @@ def test_a_run_added_while_it_is_reserved_is_no_news_once_the_lease_is_committed
 def test_a_run_added_while_it_is_reserved_counts_when_the_lease_fails(requeue: bool) -> None:
     dispatcher = make(("s", "a", 1), rows=runs_in_order("1", "2"))
     reservation = assign_one(dispatcher)
-    dispatcher.add(make_run("1", due=9))
+    dispatcher.enqueue(make_run("1", due=9))
     dispatcher.abort(reservation, requeue=requeue)
     assert window(dispatcher) == ["2", "1"]
 
@@ -290,7 +290,7 @@ def test_a_run_added_while_it_is_in_flight_is_queued_when_it_leaves() -> None:
     dispatcher = make(("s", "a", 1), rows=runs_in_order("1"))
     assert dispatcher.confirm(assign_one(dispatcher))
     retry = make_run("1", lane=RETRY_LANE, due=4)
-    dispatcher.add(retry)
+    dispatcher.enqueue(retry)
     assert dispatcher.assign() == []
     dispatcher.release("s", "1")
     assert assign_one(dispatcher).run == retry
@@ -299,7 +299,7 @@ def test_a_run_added_while_it_is_in_flight_is_queued_when_it_leaves() -> None:
 def test_a_run_added_while_it_is_in_flight_and_removed_again_stays_away() -> None:
     dispatcher = make(("s", "a", 1), rows=runs_in_order("1"))
     assert dispatcher.confirm(assign_one(dispatcher))
-    dispatcher.add(make_run("1"))
+    dispatcher.enqueue(make_run("1"))
     dispatcher.remove("a", "1")
     dispatcher.release("s", "1")
     assert dispatcher.assign() == []
@@ -321,7 +321,7 @@ def test_a_disconnected_session_keeps_what_it_holds_and_gets_nothing() -> None:
     dispatcher = make(("s", "a", 2), rows=runs_in_order("1"))
     assert dispatcher.confirm(assign_one(dispatcher))
     dispatcher.disconnect("s", 1)
-    dispatcher.add(make_run("2"))
+    dispatcher.enqueue(make_run("2"))
     assert (dispatcher.assign(), dispatcher.in_flight("s"), dispatcher.sessions) == ([], ("1",), ("s",))
     assert dispatcher.has_demand("a")
     dispatcher.set_limit("s", 5)
@@ -368,7 +368,7 @@ def test_resuming_does_not_jump_the_queue() -> None:
     for reservation in dispatcher.assign():
         dispatcher.abort(reservation, requeue=False)
     dispatcher.resume("t", 2, "a", 1)  # served last, but a session that was never served goes first
-    dispatcher.add(make_run("3"))
+    dispatcher.enqueue(make_run("3"))
     assert pairs(dispatcher.assign()) == [("3", "s")]
 
 
@@ -463,7 +463,7 @@ def test_no_hand_off_before_the_window_is_complete() -> None:
 
 def test_no_hand_off_past_a_queued_run() -> None:
     dispatcher = make(("s", "a", 1))
-    dispatcher.add(make_run("1"))
+    dispatcher.enqueue(make_run("1"))
     assert dispatcher.hand_off(make_run("2")) is None
 
 
@@ -497,7 +497,7 @@ def test_no_hand_off_to_a_session_that_does_not_wait(why: str) -> None:
     elif why == "full":
         dispatcher.set_limit("s", 0)
     else:
-        dispatcher.add(make_run("b", "b"))
+        dispatcher.enqueue(make_run("b", "b"))
     assert dispatcher.hand_off(make_run("1")) is None
 
 
@@ -623,7 +623,7 @@ def cost_of_a_run(monkeypatch: pytest.MonkeyPatch, *, idle_sessions: int, idle_k
     with monkeypatch.context() as patch:
         calls = count_calls(patch)
         for n in range(20):
-            dispatcher.add(make_run(str(n)))
+            dispatcher.enqueue(make_run(str(n)))
             reservation = assign_one(dispatcher)
             assert dispatcher.confirm(reservation)
             assert dispatcher.release(reservation.session_id, str(n))
@@ -641,7 +641,7 @@ def test_the_cost_of_a_run_does_not_depend_on_idle_sessions_and_keys(monkeypatch
 def test_the_heap_of_a_group_does_not_grow_with_the_runs_served() -> None:
     dispatcher = make(("s", "a", 9), ("t", "a", 2))
     for n in range(500):
-        dispatcher.add(make_run(str(n)))
+        dispatcher.enqueue(make_run(str(n)))
         reservation = assign_one(dispatcher)
         assert dispatcher.confirm(reservation)
         dispatcher.release(reservation.session_id, str(n))
@@ -662,7 +662,7 @@ def test_every_next_run_goes_to_the_session_with_the_most_free_slots(
     runs = [make_run(f"{n:02}", key) for n, key in enumerate(keys)]
     queued = {key: [run for run in runs if run.task_key == key] for key in "abc"}
     for run in runs:
-        dispatcher.add(run)
+        dispatcher.enqueue(run)
     free = {f"s{n}": limit for n, (_, limit) in enumerate(sessions)}
     serves = {f"s{n}": served for n, (served, _) in enumerate(sessions)}
 
@@ -693,3 +693,18 @@ def test_repr() -> None:
     assert "paused" in repr(session)
     group.disconnect(session)
     assert "disconnected" in repr(session)
+
+
+def test_the_window_of_a_key_may_be_bounded_at_any_time() -> None:
+    dispatcher = Dispatcher(window_size=3, window_sizes={"small": 1})
+    dispatcher.subscribe("s", 1, ["small", "k"], 0)
+    for key, ticket, limit in dispatcher.refills_wanted():
+        dispatcher.apply_refill(key, ticket, [], limit)
+    for key in ("small", "k"):
+        for n in range(3):
+            dispatcher.enqueue(make_run(f"{key}{n}", key, due=n))
+    assert [len(dispatcher.queue(key) or ()) for key in ("small", "k")] == [1, 3]
+    dispatcher.configure_task_key("k", 2)
+    assert [run.id for run in dispatcher.queue("k") or ()] == ["k0", "k1"]
+    dispatcher.configure_task_key("new", 5)
+    assert dispatcher.queue("new") is None

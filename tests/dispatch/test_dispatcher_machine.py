@@ -140,7 +140,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
         def deliver() -> None:
             if state == "queued":
-                self.dispatcher.add(run)
+                self.dispatcher.enqueue(run)
             self.dispatcher.arrived(run.task_key)
 
         self.outcome(deliver, run.id)
@@ -159,7 +159,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             if session_id is not None:
                 self.release(session_id, run_id)
             if run is not None:
-                self.dispatcher.add(run)
+                self.dispatcher.enqueue(run)
 
         self.outcome(deliver, run_id)
 
@@ -182,7 +182,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.dispatcher.resume(session_id, epoch, keys, limit, kept)
             self.clients[session_id] = Client(epoch, keys, limit, flying=attempts)
             for run in released:
-                self.dispatcher.add(run)
+                self.dispatcher.enqueue(run)
 
         self.outcome(deliver, *attempts, *(run.id for run in released))
 
@@ -198,7 +198,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             client = self.clients.pop(session_id, None)
             assert set(self.dispatcher.end_session(session_id)) == set(client.flying if client else ())
             for run in released:
-                self.dispatcher.add(run)
+                self.dispatcher.enqueue(run)
 
         self.outcome(deliver, *(run.id for run in released))
 

@@ -42,7 +42,7 @@ def test_an_empty_one_is_not_ready() -> None:
 def test_the_turn_goes_on_where_it_was() -> None:
     multiqueue, queues = make({"a": 9, "b": 9})
     first = multiqueue.get_nowait()
-    queues["a"].add(make_run("new", "a"))
+    queues["a"].put(make_run("new", "a"))
     multiqueue.activate("a")  # it is listed already: that gives it no second turn
     second, third, fourth = (multiqueue.get_nowait() for _ in range(3))
     assert [run and run.task_key for run in (first, second, third, fourth)] == ["a", "b", "a", "b"]
@@ -52,7 +52,7 @@ def test_a_key_that_becomes_non_empty_is_served() -> None:
     multiqueue, queues = make({"a": 1, "b": 0})
     assert multiqueue.ready
     drain(multiqueue)
-    queues["b"].add(make_run("b0", "b"))
+    queues["b"].put(make_run("b0", "b"))
     assert not multiqueue.ready
     multiqueue.activate("b")
     assert [run.id for run in drain(multiqueue)] == ["b0"]
@@ -88,7 +88,7 @@ def test_each_of_k_non_empty_keys_is_served_within_k_gets(
             if when == step and key in queues:
                 was_empty = not queues[key]
                 queues[key].size = 100
-                queues[key].add(make_run(f"new{number}", key, due=100 + number))
+                queues[key].put(make_run(f"new{number}", key, due=100 + number))
                 if was_empty:
                     multiqueue.activate(key)
                     waiting[key] = 0
@@ -134,7 +134,7 @@ def test_dropping_empty_keys_is_paid_for_by_their_activation() -> None:
     queues = CountingQueues({f"{n:03}": filled(f"{n:03}", 1) for n in range(300)})
     multiqueue = MultiQueue(frozenset(queues), queues)
     for queue in queues.values():
-        queue.pop()
+        queue.get_nowait()
     queues.lookups = 0
     assert multiqueue.get_nowait() is None
     assert queues.lookups == 300

@@ -36,10 +36,10 @@ def complete_queue(size: int = 4, rows: Iterable[QueuedRun] = ()) -> TaskQueue:
 
 def test_a_new_queue_knows_nothing_and_wants_a_refill() -> None:
     queue = TaskQueue("a", 4)
-    assert (queue.complete, queue.wants_refill, len(queue), queue.pop(), queue.peek()) == (
+    assert (queue.complete, queue.wants_refill, len(queue), queue.get_nowait(), queue.peek()) == (
         False, True, 0, None, None,
     )  # fmt: skip
-    queue.add(make_run("1"))  # the database may hold anything before it
+    queue.put(make_run("1"))  # the database may hold anything before it
     assert (len(queue), "1" in queue) == (0, False)
 
 
@@ -51,48 +51,48 @@ def test_a_window_holds_at_least_one_run() -> None:
 def test_runs_leave_in_order_whatever_the_order_they_came_in() -> None:
     queue = complete_queue()
     for run in (make_run("2", due=2), make_run("1", due=1), make_run("0", priority=1, due=9)):
-        queue.add(run)
+        queue.put(run)
     assert ids(queue) == ["0", "1", "2"]
-    assert queue.peek() == queue.pop() == make_run("0", priority=1, due=9)
-    assert [run.id for run in (queue.pop(), queue.pop()) if run] == ["1", "2"]
+    assert queue.peek() == queue.get_nowait() == make_run("0", priority=1, due=9)
+    assert [run.id for run in (queue.get_nowait(), queue.get_nowait()) if run] == ["1", "2"]
     assert queue.complete
 
 
 def test_the_same_run_again_changes_nothing_and_another_version_replaces_it() -> None:
     queue = complete_queue(rows=runs_in_order("1", "2"))
-    queue.add(make_run("1"))
+    queue.put(make_run("1"))
     assert ids(queue) == ["1", "2"]
-    queue.add(make_run("1", due=7))
+    queue.put(make_run("1", due=7))
     assert ids(queue) == ["2", "1"]
 
 
 def test_a_better_run_evicts_the_tail_and_marks_the_key_as_spilled() -> None:
     queue = complete_queue(2, runs_in_order("1", "2"))
-    queue.add(make_run("0", priority=1))
+    queue.put(make_run("0", priority=1))
     assert ids(queue) == ["0", "1"]
     assert not queue.complete
 
 
 def test_a_worse_run_only_marks_a_full_key_as_spilled() -> None:
     queue = complete_queue(2, runs_in_order("1", "2"))
-    queue.add(make_run("9", due=9))
+    queue.put(make_run("9", due=9))
     assert ids(queue) == ["1", "2"]
     assert not queue.complete
 
 
 def test_a_spilled_window_takes_only_what_ranks_before_its_tail() -> None:
     queue = complete_queue(3, runs_in_order("1", "2", "3"))
-    queue.add(make_run("9", due=9))
-    queue.pop()
-    queue.add(make_run("8", due=8))  # "9" may be before it, or a thousand others
+    queue.put(make_run("9", due=9))
+    queue.get_nowait()
+    queue.put(make_run("8", due=8))  # "9" may be before it, or a thousand others
     assert ids(queue) == ["2", "3"]
-    queue.add(make_run("2b", due=1))
+    queue.put(make_run("2b", due=1))
     assert ids(queue) == ["2", "2b", "3"]
 
 
 def test_a_run_whose_lease_failed_comes_back_in_its_place() -> None:
     queue = complete_queue(2, runs_in_order("1", "2"))
-    run = queue.pop()
+    run = queue.get_nowait()
     assert run is not None
     queue.put_back(run)
     assert ids(queue) == ["1", "2"]
@@ -109,14 +109,14 @@ def test_refill_is_wanted_at_a_quarter() -> None:
     refill(queue, runs_in_order(*"12345678"))
     assert not queue.complete
     wanted: list[bool] = []
-    while queue.pop():
+    while queue.get_nowait():
         wanted.append(queue.wants_refill)
     assert wanted == [False] * 5 + [True] * 3
 
 
 def test_a_complete_queue_wants_no_refill() -> None:
     queue = complete_queue(rows=runs_in_order("1"))
-    queue.pop()
+    queue.get_nowait()
     assert (queue.complete, queue.wants_refill) == (True, False)
 
 
@@ -186,11 +186,11 @@ def test_a_refill_loses_to_what_happened_since(how: str) -> None:
     refill(queue, [make_run("1")], limit=1)
     ticket = queue.begin_refill()
     if how == "pop":
-        queue.pop()
+        queue.get_nowait()
     elif how == "remove":
         queue.remove("1")
     else:
-        queue.pop()
+        queue.get_nowait()
         queue.touch("2")
     queue.apply_refill(ticket, runs_in_order("1", "2", "3"), limit=4, busy=never_busy)
     assert ids(queue) == (["3"] if how == "touch" else ["2", "3"])
@@ -205,8 +205,8 @@ def test_a_refill_ignores_what_is_reserved_or_in_flight() -> None:
 def test_a_run_added_during_a_refill_is_merged_even_if_the_rows_are_too_old_to_have_it() -> None:
     queue = TaskQueue("a", 4)
     ticket = queue.begin_refill()
-    queue.add(make_run("2", due=1))
-    assert queue.pop() is None  # its place is not known yet
+    queue.put(make_run("2", due=1))
+    assert queue.get_nowait() is None  # its place is not known yet
     queue.apply_refill(ticket, [make_run("1"), make_run("3", due=2)], limit=4, busy=never_busy)
     assert ids(queue) == ["1", "2", "3"]
     assert queue.complete
@@ -215,7 +215,7 @@ def test_a_run_added_during_a_refill_is_merged_even_if_the_rows_are_too_old_to_h
 def test_the_version_added_during_a_refill_counts_and_not_the_row() -> None:
     queue = TaskQueue("a", 4)
     ticket = queue.begin_refill()
-    queue.add(make_run("1", due=9))
+    queue.put(make_run("1", due=9))
     queue.apply_refill(ticket, runs_in_order("1", "2"), limit=4, busy=never_busy)
     assert ids(queue) == ["2", "1"]
 
@@ -225,9 +225,9 @@ def test_a_run_evicted_during_a_refill_comes_back_with_it() -> None:
     refill(queue, [make_run("2", due=2)])
     queue.mark_stale()
     ticket = queue.begin_refill()
-    queue.add(make_run("1", due=1))
+    queue.put(make_run("1", due=1))
     assert ids(queue) == ["1"]
-    queue.pop()
+    queue.get_nowait()
     queue.apply_refill(ticket, [], limit=1, busy=never_busy)
     assert ids(queue) == ["2"]
 
@@ -235,7 +235,7 @@ def test_a_run_evicted_during_a_refill_comes_back_with_it() -> None:
 def test_an_arrival_that_was_removed_does_not_come_back() -> None:
     queue = TaskQueue("a", 4)
     ticket = queue.begin_refill()
-    queue.add(make_run("1"))
+    queue.put(make_run("1"))
     assert queue.remove("1")
     queue.apply_refill(ticket, [make_run("1")], limit=4, busy=never_busy)
     assert ids(queue) == []
@@ -245,9 +245,9 @@ def test_when_the_arrivals_overflow_the_order_is_known_up_to_the_best_one_droppe
     queue = TaskQueue("a", 2)
     ticket = queue.begin_refill()
     for run in runs_in_order("0", "4", "2", "6")[::-1]:  # due 3 to 0
-        queue.add(run)
+        queue.put(run)
     for due in (0, 1, 2, 3):
-        queue.add(make_run(f"again-{due}", due=due, priority=0))
+        queue.put(make_run(f"again-{due}", due=due, priority=0))
     # Kept are the two best; whatever ranks at or after the best one dropped waits for the next refill.
     rows = [make_run("row-0", due=0), make_run("row-9", due=9)]
     queue.apply_refill(ticket, rows, limit=9, busy=never_busy)
@@ -259,7 +259,7 @@ def test_rows_after_the_horizon_are_not_taken() -> None:
     queue = TaskQueue("a", 3)
     ticket = queue.begin_refill()
     for run in runs_in_order("0", "1", "2", "3", "4"):
-        queue.add(run)
+        queue.put(run)
     queue.remove("0")
     queue.remove("1")
     queue.apply_refill(ticket, [make_run("9", due=9)], limit=9, busy=never_busy)
@@ -272,18 +272,18 @@ def test_the_horizon_never_moves_back() -> None:
     ticket = queue.begin_refill()
     first, second, dropped, *later = runs_in_order("0", "1", "2", "3", "4", "5")
     for run in (first, second, dropped):
-        queue.add(run)
+        queue.put(run)
     queue.remove("0")
     queue.remove("1")
     for run in later:
-        queue.add(run)
+        queue.put(run)
     queue.apply_refill(ticket, [], limit=9, busy=never_busy)
     assert (ids(queue), queue.complete) == ([], False)  # "2" is before them all
 
 
 def test_a_short_read_does_not_shrink_the_window() -> None:
     queue = complete_queue(2, runs_in_order("1", "2"))
-    queue.add(make_run("9", due=9))
+    queue.put(make_run("9", due=9))
     refill(queue, runs_in_order("1"), limit=1)
     assert (ids(queue), queue.complete) == (["1", "2"], False)
 
@@ -291,7 +291,7 @@ def test_a_short_read_does_not_shrink_the_window() -> None:
 def test_an_abandoned_refill_is_wanted_again_and_loses_nothing() -> None:
     queue = TaskQueue("a", 4)
     ticket = queue.begin_refill()
-    queue.add(make_run("1"))
+    queue.put(make_run("1"))
     queue.abandon_refill(ticket)
     assert queue.wants_refill
     assert not queue.complete
@@ -312,7 +312,7 @@ def test_repr() -> None:
     ticket = queue.begin_refill()
     queue.mark_stale()
     for run in runs_in_order("1", "2", "3"):
-        queue.add(run)
+        queue.put(run)
     assert repr(queue) == "<TaskQueue 'a' 0/2 spilled stale refilling arrivals=2>"
     assert repr(ticket) == "<RefillTicket arrivals=2 touched=3 overflowed>"
     queue.abandon_refill(ticket)
@@ -346,13 +346,13 @@ class QueueMachine(RuleBasedStateMachine):
     def submit(self, priority: int, lane: int, due: int) -> None:
         run = self.mint(priority, lane, due)
         self.dispatchable[run.id] = run
-        self.queue.add(run)
+        self.queue.put(run)
 
     @precondition(lambda self: self.dispatchable)
     @rule(data=st.data())
     def submit_again(self, data: st.DataObject) -> None:
         run_id = data.draw(st.sampled_from(sorted(self.dispatchable)))
-        self.queue.add(self.dispatchable[run_id])
+        self.queue.put(self.dispatchable[run_id])
 
     @rule(priority=PRIORITIES, due=DUES)
     def come_due(self, priority: int, due: int) -> None:
@@ -364,7 +364,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def pop(self) -> None:
         peeked = self.queue.peek()
-        run = self.queue.pop()
+        run = self.queue.get_nowait()
         assert run == peeked
         if run is None:
             assert self.stale or not self.queue.complete or not self.dispatchable
@@ -386,7 +386,7 @@ class QueueMachine(RuleBasedStateMachine):
             retry = make_run(run.id, priority=run.priority, lane=RETRY_LANE, due=run.due + 1)
             self.dispatchable[run.id] = retry
             self.queue.touch(run.id)
-            self.queue.add(retry)
+            self.queue.put(retry)
 
     @precondition(lambda self: self.dispatchable)
     @rule(data=st.data())
@@ -455,7 +455,7 @@ class QueueMachine(RuleBasedStateMachine):
             refill(self.queue, expected[:size])
         popped: list[QueuedRun] = []
         for _ in range(2 * len(expected) + 2):
-            run = self.queue.pop()
+            run = self.queue.get_nowait()
             if run is not None:
                 popped.append(run)
             if self.queue.wants_refill:

@@ -95,7 +95,7 @@ class Dispatching:
     def queue(self, run: QueuedRecord) -> None:
         """A committed run waits: put it into its window, or wait for its time."""
         if run.due <= self._clock.now():
-            self._dispatcher.add(queued_run(run))
+            self._dispatcher.enqueue(queued_run(run))
             self.wake()
             if not self._dispatcher.has_demand(run.task_key):
                 self._unserved.note(run.task_key)

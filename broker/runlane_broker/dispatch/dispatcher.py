@@ -31,7 +31,7 @@ class Dispatcher:
         self, window_size: int = DEFAULT_WINDOW_SIZE, window_sizes: Mapping[str, int] | None = None
     ) -> None:
         self._window_size = window_size
-        self._window_sizes = dict(window_sizes or {})
+        self._window_sizes: dict[str, int] = {}
         self._sessions: dict[str, Session] = {}
         self._queues: dict[str, TaskQueue] = {}
         self._groups: dict[frozenset[str], Group] = {}
@@ -47,6 +47,8 @@ class Dispatcher:
         # Keys whose queues may want a refill.
         self._low: dict[str, None] = {}
         self._tick = 0
+        for key, size in (window_sizes or {}).items():
+            self.configure_task_key(key, size)
 
     def __repr__(self) -> str:
         queued = sum(map(len, self._queues.values()))
@@ -55,6 +57,12 @@ class Dispatcher:
             f"<Dispatcher sessions={len(self._sessions)} groups={len(self._groups)} keys={len(self._queues)}"
             f" queued={queued} reserved={len(self._places) - in_flight} in_flight={in_flight}>"
         )
+
+    def configure_task_key(self, key: str, window_size: int) -> None:
+        """Bound the window of a key, both lanes together. What no longer fits waits in the database alone."""
+        self._window_sizes[key] = window_size
+        if (queue := self._queues.get(key)) is not None:
+            queue.resize(window_size)
 
     # Sessions
 
@@ -134,7 +142,7 @@ class Dispatcher:
 
     # Runs
 
-    def add(self, run: QueuedRun) -> None:
+    def enqueue(self, run: QueuedRun) -> None:
         """Take notice of a committed run that is dispatchable now; if nobody serves its key, nothing is kept.
 
         A run that is still reserved or in flight is taken notice of when it leaves, unless a lease takes it
@@ -146,7 +154,7 @@ class Dispatcher:
         queue = self._queues.get(run.task_key)
         if queue is not None:
             was_empty = not queue
-            queue.add(run)
+            queue.put(run)
             self._after_change(queue, was_empty=was_empty)
 
     def remove(self, task_key: str, run_id: str) -> None:
@@ -427,7 +435,7 @@ class Dispatcher:
             queue.touch(run_id)
         added = self._news.pop(run_id, None)
         if added is not None:
-            self.add(added)
+            self.enqueue(added)
 
     # Queues, inside
 

@@ -53,6 +53,6 @@ class MultiQueue:
         """Take the best run of the key whose turn it is: each of k non-empty keys has one within k calls."""
         if not self.ready:
             return None
-        run = self._queues[self._ring[0]].pop()
+        run = self._queues[self._ring[0]].get_nowait()
         self._ring.rotate(-1)
         return run

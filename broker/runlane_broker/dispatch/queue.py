@@ -76,7 +76,7 @@ class TaskQueue:
         """Return the best run, and leave it."""
         return self._window.first()
 
-    def pop(self) -> QueuedRun | None:
+    def get_nowait(self) -> QueuedRun | None:
         """Take the best run; `None` when the window is empty, which says nothing about the database."""
         if not self._window:
             return None
@@ -84,7 +84,7 @@ class TaskQueue:
         self.touch(run.id)
         return run
 
-    def add(self, run: QueuedRun) -> None:
+    def put(self, run: QueuedRun) -> None:
         """Take notice of a run that is dispatchable now. The same run again changes nothing."""
         if self._window.get(run.id) == run:
             return
@@ -93,12 +93,16 @@ class TaskQueue:
             self._spill(run)
             return
         self._window.add(run)
-        if len(self._window) > self.size:
-            self._spill(self._window.pop_last())
+        self._shrink()
+
+    def resize(self, size: int) -> None:
+        """Keep so many from now on, of both lanes together."""
+        self.size = size
+        self._shrink()
 
     def put_back(self, run: QueuedRun) -> None:
         """Return a run that was popped and not leased to its place."""
-        self.add(run)
+        self.put(run)
 
     def remove(self, run_id: str) -> bool:
         """Forget a run that is no longer dispatchable (cancelled, deleted, leased). False: not here."""
@@ -151,6 +155,10 @@ class TaskQueue:
     def _ranks_before_tail(self, run: QueuedRun) -> bool:
         tail = self._window.last()
         return tail is not None and run.rank < tail.rank
+
+    def _shrink(self) -> None:
+        while len(self._window) > self.size:
+            self._spill(self._window.pop_last())
 
     def _spill(self, run: QueuedRun) -> None:
         """Leave a run to the database, and to the refill in progress, which may be too old to have it."""
