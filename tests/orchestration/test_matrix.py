@@ -24,15 +24,16 @@ CELLS = {
     "x": ("ABORT", None, None),
     "-": ("REJECT", None, None),
     "off": ("REJECT", "CANCELLED", "Cancelled"),
+    "end": ("REJECT", "CANCELLED", "Cancelled"),  # not Prefect's: it would be CANCELLING, and stay so
 }
 
 CORE_TASK = """
                    SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
 None               +         +       +       +      +          +         +      +       +
-SCHEDULED          +         +       +       +      +          +         +      +       +
-PENDING            +         +       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      end        +         +      +       +
+PENDING            +         +       +       +      end        +         +      +       +
 RUNNING            +         +       re      +      +          +         +      +       +
-PAUSED             +         +       re      +      +          +         +      +       +
+PAUSED             +         +       re      +      end        +         +      +       +
 CANCELLING         +         +       re      +      +          +         +      +       +
 COMPLETED          +         +       +       x      x          +         +      x       +
 COMPLETED/result   -         -       -       x      x          -         -      x       -
@@ -44,10 +45,10 @@ CANCELLED          +         +       +       x      x          +         +      
 BACKGROUND_TASK = """
                    SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
 None               +         +       +       +      +          +         +      +       +
-SCHEDULED          +         +       +       +      +          +         +      +       +
-PENDING            +         x       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      end        +         +      +       +
+PENDING            +         x       +       +      end        +         +      +       +
 RUNNING            +         x       re      +      +          +         +      +       +
-PAUSED             +         +       re      +      +          +         +      +       +
+PAUSED             +         +       re      +      end        +         +      +       +
 CANCELLING         +         x       re      +      +          +         +      +       +
 COMPLETED          +         +       +       x      x          +         +      x       +
 COMPLETED/result   -         -       -       x      x          -         -      x       -
@@ -59,10 +60,10 @@ CANCELLED          +         x       +       x      x          +         +      
 MINIMAL_TASK = """
                    SCHEDULED PENDING RUNNING PAUSED CANCELLING COMPLETED FAILED CRASHED CANCELLED
 None               +         +       +       +      +          +         +      +       +
-SCHEDULED          +         +       +       +      +          +         +      +       +
-PENDING            +         +       +       +      +          +         +      +       +
+SCHEDULED          +         +       +       +      end        +         +      +       +
+PENDING            +         +       +       +      end        +         +      +       +
 RUNNING            +         +       +       +      +          +         +      +       +
-PAUSED             +         +       +       +      +          +         +      +       +
+PAUSED             +         +       +       +      end        +         +      +       +
 CANCELLING         +         +       +       +      +          +         +      +       +
 COMPLETED          +         +       +       +      +          +         +      +       +
 COMPLETED/result   +         +       +       +      +          +         +      +       +

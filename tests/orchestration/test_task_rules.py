@@ -517,7 +517,6 @@ END, STOP, FIRST, AGAIN = EndLease(), AskToStop(), Dispatch(retry_lane=False), D
     ("lease", "proposed", "effects"),
     [
         (None, S.SCHEDULED, {FIRST}),
-        (None, S.CANCELLING, set()),
         (None, S.COMPLETED, set()),
         *((lease, S.SCHEDULED, {END, AGAIN}) for lease in Lease),
         *((lease, S.PENDING, set()) for lease in Lease),
@@ -591,6 +590,28 @@ def test_runs_without_a_flow_and_deferred_ones_are_handed_out(
     story = Story(run_in(left, flow_run_id=flow_run_id), Facts(flow=RUNNING_FLOW if flow_run_id else None))
     decision = story.propose(Proposed(S.SCHEDULED, name, details=StateDetails(deferred=deferred)), force=force)
     assert accepted(decision).effects == effects
+
+
+# --- Cancelling what nobody holds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [CORE_TASK, BACKGROUND_TASK, MINIMAL_TASK], ids=lambda p: p.name)
+@pytest.mark.parametrize("left", [S.SCHEDULED, S.PENDING, S.PAUSED])
+def test_what_waits_and_is_leased_to_nobody_is_cancelled_at_once(policy: Policy, left: S) -> None:
+    asked = Proposed(S.CANCELLING, message="enough")
+    write = written(decide(run_in(left), asked, Facts(), policy, NOW))
+    assert write is not None
+    assert (write.state.type, write.state.message) == (S.CANCELLED, "enough")
+    assert write.books.end_time is not None
+    for lease in Lease:
+        assert accepted(decide(run_in(left), asked, Facts(lease=lease), policy, NOW)).state.type is S.CANCELLING
+
+
+@pytest.mark.parametrize("policy", [CORE_TASK, BACKGROUND_TASK, MINIMAL_TASK], ids=lambda p: p.name)
+def test_what_runs_without_a_lease_is_cancelled_by_whoever_runs_it(policy: Policy) -> None:
+    write = accepted(decide(run_in(S.RUNNING), Proposed(S.CANCELLING), Facts(), policy, NOW))
+    assert write.state.type is S.CANCELLING
+    assert write.effects == ()
 
 
 # --- Cancelling a Prefect worker's run ---------------------------------------------------------------------------

@@ -93,9 +93,6 @@ def _tables() -> Iterator[str]:
 
 
 def _table(policy: Policy) -> Iterator[str]:
-    if not policy.rules:
-        yield from ("No rules: what is proposed is written.", "")
-        return
     yield from ("| | rule | leaving | entering | |", "|---|---|---|---|---|")
     for number, rule in enumerate(policy.rules, 1):
         yield f"| {number} | {rule.name} | {_set(rule.leaving)} | {_set(rule.entering)} | {_says(rule)} |"

@@ -18,6 +18,7 @@ CORE_TASK: Final = Policy(
     "CoreTaskPolicy",
     (
         task.CANCELLED_AS_ASKED,
+        task.CANCEL_AT_ONCE,
         task.CACHE_RETRIEVAL,
         task.TERMINAL,
         task.RUNNING_FLOW,
@@ -36,6 +37,7 @@ BACKGROUND_TASK: Final = Policy(
     "BackgroundTaskPolicy",
     (
         task.CANCELLED_AS_ASKED,
+        task.CANCEL_AT_ONCE,
         common.PREVENT_PENDING,
         task.CACHE_RETRIEVAL,
         task.TERMINAL,
@@ -50,7 +52,7 @@ BACKGROUND_TASK: Final = Policy(
     TASK_CONSEQUENCES,
 )
 
-MINIMAL_TASK: Final = Policy("MinimalTaskPolicy", (), TASK_CONSEQUENCES)
+MINIMAL_TASK: Final = Policy("MinimalTaskPolicy", (task.CANCEL_AT_ONCE,), TASK_CONSEQUENCES)
 
 CORE_FLOW: Final = Policy(
     "CoreFlowPolicy",

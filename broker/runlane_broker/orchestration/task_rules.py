@@ -52,6 +52,20 @@ CANCELLED_AS_ASKED: Final = Rule(
 )
 
 
+def _cancel_at_once(t: Transition) -> Verdict:
+    """What waits and is leased to nobody has nobody to ask to stop: REJECT -> CANCELLED (ours, not Prefect's)."""
+    if t.facts.lease is not None:
+        return t
+    return Replace(
+        Proposed(_S.CANCELLED, message=t.proposed.message), "Nobody holds the run: there is nothing to stop."
+    )
+
+
+CANCEL_AT_ONCE: Final = Rule(
+    "CancelWaitingAtOnce", only(_S.SCHEDULED, _S.PENDING, _S.PAUSED), only(_S.CANCELLING), _cancel_at_once
+)
+
+
 def _retrieve_from_cache(t: Transition) -> Verdict:
     """What has been computed already, under the same cache key, is not computed again: REJECT -> COMPLETED."""
     details = t.proposed.details
