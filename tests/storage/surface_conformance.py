@@ -241,7 +241,9 @@ class SurfaceConformance:
             assert outcome.status is not Status.ACCEPT
             assert db.snapshot() == before
         assert db.history(run_id)[-1] == outcome.state
-        if force:
+        if proposed is S.CANCELLING and current in (S.SCHEDULED, S.PENDING, S.PAUSED):
+            assert (outcome.status, outcome.state.type) == (Status.REJECT, S.CANCELLED)
+        elif force:
             assert (outcome.status, outcome.state.type) == (Status.ACCEPT, proposed)
 
     def test_states_of_one_moment_keep_their_order(self, db: Database) -> None:
