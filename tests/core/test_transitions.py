@@ -60,6 +60,50 @@ async def gated(b: Broker) -> Gate:
     return gate
 
 
+# --- What follows for the watchers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held_run", [True, False])
+@pytest.mark.parametrize(
+    ("data", "result"),
+    [(b'{"sum":5}', b'{"sum":5}'), (b"0", b"0"), (b"null", None), (b'{"type":"unpersisted"}', None), (None, None)],
+)
+def test_the_data_of_a_completed_state_are_the_result(
+    path: Path, data: bytes | None, result: bytes | None, held_run: bool
+) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            if held_run:
+                _, producer, run_id = await held(b)
+            else:
+                producer = b.producer()
+                run_id = await producer.queued()
+                await producer.watch(run_id)
+            await ask(b, run_id, S.COMPLETED, data=data)
+            assert producer.of("finished") == [("finished", run_id, S.COMPLETED, result)]
+            late = b.producer()
+            await late.watch(run_id)
+            assert late.of("finished") == [("finished", run_id, S.COMPLETED, result)]
+            await ask(b, run_id, S.FAILED, data=b"1", force=True)
+            later = b.producer()
+            await later.watch(run_id)
+            assert later.of("finished") == [("finished", run_id, S.FAILED, None)]
+
+    run(main())
+
+
+def test_a_run_that_is_created_completed_has_its_data_as_its_result(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            new = make_run(surface=Surface(Proposed(S.COMPLETED, data=b"[1]")))
+            await b.core.transitions.create_task_runs([new])
+            producer = b.producer()
+            await producer.watch(new.id)
+            assert producer.of("finished") == [("finished", new.id, S.COMPLETED, b"[1]")]
+
+    run(main())
+
+
 # --- What follows for the holder ----------------------------------------------------------------------------
 
 

@@ -33,6 +33,11 @@ class Proposed:
         """The state's name."""
         return self.name or default_name(self.type)
 
+    @property
+    def result(self) -> bytes | None:
+        """What the run has come to, if this is its end: the data of a COMPLETED state, where they are a result."""
+        return self.data if self.type is StateType.COMPLETED and holds_result(self.data) else None
+
 
 def holds_result(data: bytes | None) -> bool:
     """Say whether a state's data is a result to be kept: not null, nor the mark of one that was not kept."""

@@ -107,6 +107,8 @@ class CreateRuns(Operation[tuple[Created, ...]]):
             return False
         tx.later(q.insert_payload, {"id": run.id, "parameters": run.parameters})
         append_state(tx, qt.OF_TASK_RUNS, run.id, write, state_id=state_id, attempt=0)
+        if (result := write.state.result) is not None:
+            tx.later(q.write_outcome, {"id": run.id, "result": result, "error": None})
         if lease is not None:
             tx.later(q.insert_state, lease)
         carry_out(tx, run.id, state_id, write.timestamp, write.effects)

@@ -224,8 +224,10 @@ def _written(
     if kind is not TASK_RUN:
         return TransitionOutcome(status, state, wrote=True, reason=reason)
     carry_out(tx, row.id, state_id, write.timestamp, write.effects)
-    if (row.has_result or row.has_error) and (row.state_type in FINAL or state.type in FINAL):
-        tx.run(q.write_outcome, {"id": row.id, "result": None, "error": None})  # of an end that is no more
+    result = write.state.result
+    of_an_end_no_more = (row.has_result or row.has_error) and (row.state_type in FINAL or state.type in FINAL)
+    if result is not None or of_an_end_no_more:
+        tx.run(q.write_outcome, {"id": row.id, "result": result, "error": None})
     change = _change(row, write, lane=columns["lane"], withheld=columns["withheld"])
     return TransitionOutcome(status, state, True, reason, None, change)
 
@@ -271,7 +273,7 @@ def _change(row: RunRow, write: Write, *, lane: object, withheld: object) -> Cha
         )
     final = None
     if state.type in FINAL:
-        final = FinalRun(row.id, row.task_key, state.type, state.label, state.message)
+        final = FinalRun(row.id, row.task_key, state.type, state.label, state.message, state.result)
     return Change(
         row.id,
         row.task_key,
