@@ -324,6 +324,52 @@ def test_a_run_of_a_deployment_is_the_deployments_with_what_was_asked(broker: Ho
     assert [one["id"] for one in scheduled] == [run["id"]]
 
 
+def test_a_flow_run_is_changed_by_what_is_given(broker: Host) -> None:
+    """A Prefect worker sends all of this, in several requests."""
+    run = a_flow_run(broker)
+    path = f"/api/flow_runs/{run['id']}"
+    policy = {"retries": 2, "retry_delay": [1, 5], "pause_keys": [], "resuming": False, "retry_type": None}
+    changes = {
+        "name": "other",
+        "tags": ["b", "c"],
+        "parameters": {"x": 1},
+        "job_variables": {"cpu": 2},
+        "flow_version": "v2",
+        "infrastructure_pid": "host:17",
+    }
+    assert broker.http.patch(path, json={"empirical_policy": policy}).status_code == 204
+    for name, value in changes.items():
+        assert broker.http.patch(path, json={name: value}).status_code == 204
+    assert broker.http.patch(path, json=dict.fromkeys(changes)).status_code == 204  # null stays as it is
+    changed = broker.http.get(path).json()
+    assert {name: changed[name] for name in changes} == changes
+    assert (changed["empirical_policy"]["retries"], changed["empirical_policy"]["retry_delay"]) == (2, [1.0, 5.0])
+    other = {"updated", "empirical_policy", "estimated_start_time_delta", *changes}
+    assert {k: v for k, v in changed.items() if k not in other} == {k: v for k, v in run.items() if k not in other}
+    for name, wrong in {"parameters": [1], "tags": "a", "infrastructure_pid": 17, "state": {}}.items():
+        refused = broker.http.patch(path, json={name: wrong})
+        assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", name])
+    assert broker.http.patch(f"/api/flow_runs/{uuid7()}", json={"tags": []}).status_code == 404
+
+
+def test_objects_that_may_be_null_may_be_objects(broker: Host) -> None:
+    flow_id, given = a_flow(broker)["id"], {"cpu": {"n": 2}}
+    for value, shown in [(given, given), (None, {}), ({}, {})]:
+        run = post(broker, "/api/flow_runs/", {"flow_id": flow_id, "job_variables": value})
+        assert run["job_variables"] == shown
+        objects = {"job_variables": value, "parameter_openapi_schema": value}
+        made = post(broker, "/api/deployments/", {"name": unique("d"), "flow_id": flow_id, **objects})
+        assert (made["job_variables"], made["parameter_openapi_schema"]) == (shown, shown)
+        created = post(broker, f"/api/deployments/{made['id']}/create_flow_run", {"job_variables": value})
+        assert created["job_variables"] == shown
+        pool = post(broker, "/api/work_pools/", {"name": unique("pool"), "storage_configuration": value})
+        patch = {"base_job_template": value, "storage_configuration": value}
+        assert broker.http.patch(f"/api/work_pools/{pool['name']}", json=patch).status_code == 204
+        assert broker.http.get(f"/api/work_pools/{pool['name']}").json()["base_job_template"] == shown
+    wrong = broker.http.post("/api/flow_runs/", json={"flow_id": flow_id, "job_variables": [1]})
+    assert (wrong.status_code, wrong.json()["detail"][0]["loc"]) == (422, ["body", "job_variables"])
+
+
 def test_a_deployment_is_changed_by_what_is_given(broker: Host) -> None:
     deployment = a_deployment(broker)
     path = f"/api/deployments/{deployment['id']}"

@@ -462,8 +462,8 @@ def test_a_run_has_the_name_it_was_given(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:
             run_id = await b.producer().queued()
-            assert await b.core.transitions.rename(TASK_RUN, run_id, "other")
+            assert await b.core.transitions.change(TASK_RUN, run_id, {"name": "other"})
             assert (await b.run(run_id)).name == "other"
-            assert not await b.core.transitions.rename(TASK_RUN, new_id(), "other")
+            assert not await b.core.transitions.change(TASK_RUN, new_id(), {"name": "other"})
 
     run(main())

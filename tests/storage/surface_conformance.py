@@ -13,9 +13,10 @@ from runlane.protocol.states import FINAL, StateType
 from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.details import StateDetails
 from runlane_broker.orchestration.policies import MARK_LATE
+from runlane_broker.storage.operations.changing import ChangeRun
 from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.creating_flow_runs import CreateFlowRun
-from runlane_broker.storage.operations.deleting import DeleteRun, RenameRun
+from runlane_broker.storage.operations.deleting import DeleteRun
 from runlane_broker.storage.operations.leasing import LeaseRuns, Release, ReleaseRuns
 from runlane_broker.storage.operations.limits import DeleteLimit, ResetLimit, SetLimit
 from runlane_broker.storage.operations.transitions import SetState
@@ -484,14 +485,25 @@ class SurfaceConformance:
         assert not db.do(ResetLimit("a"))
         assert not db.do(DeleteLimit("a"))
 
-    # --- Renaming and deleting ------------------------------------------------------------------------------
+    # --- Changing and deleting ------------------------------------------------------------------------------
 
     def test_a_run_has_the_name_it_was_given(self, db: Database) -> None:
         runs = {TASK_RUN: task_run(db), FLOW_RUN: db.flow_run()}
         for kind, run_id in runs.items():
-            assert db.do(RenameRun(kind, run_id, "other"))
+            assert db.do(ChangeRun(kind, run_id, {"name": "other"}))
             assert db.row(kind.name, run_id)["name"] == "other"
-            assert not db.do(RenameRun(kind, new_id(), "other"))
+            assert not db.do(ChangeRun(kind, new_id(), {"name": "other"}))
+
+    def test_what_is_given_of_a_flow_run_is_changed_and_nothing_else(self, db: Database) -> None:
+        changes = {"tags": ("a",), "retry_delay": (1.0, 2.0), "infrastructure_pid": "p", "parameters": b'{"x":1}'}
+        run_id, other = db.flow_run(), db.flow_run()
+        before, kept = db.row("flow_run", run_id), db.row("flow_run", other)
+        assert db.do(ChangeRun(FLOW_RUN, run_id, changes))
+        after = {"tags": '["a"]', "retry_delay": "[1.0,2.0]", "infrastructure_pid": "p", "updated": db.clock.now()}
+        assert db.row("flow_run", run_id) == {**before, **after}
+        assert db.row("flow_run", other) == kept
+        payloads = dict(db.query("SELECT flow_run_id, parameters FROM flow_run_payload"))
+        assert (payloads[run_id], payloads[other]) == (b'{"x":1}', b"{}")
 
     @pytest.mark.parametrize("type_", S)
     def test_nothing_is_left_of_a_run_that_was_deleted(self, db: Database, type_: StateType) -> None:

@@ -134,18 +134,14 @@ def _values(body: DeploymentCreate) -> DeploymentValues:
         tags=body.tags,
         labels=body.labels or {},
         parameters=bytes(body.parameters),
-        parameter_openapi_schema=_object(body.parameter_openapi_schema),
-        job_variables=_object(body.job_variables),
+        parameter_openapi_schema=object_or_empty(body.parameter_openapi_schema, "parameter_openapi_schema"),
+        job_variables=object_or_empty(body.job_variables, "job_variables"),
         enforce_parameter_schema=body.enforce_parameter_schema,
         paused=body.paused,
         concurrency_limit=body.concurrency_limit,
         work_queue_name=body.work_queue_name,
         work_queue_id=None,
     )
-
-
-def _object(raw: msgspec.Raw | None) -> bytes:
-    return b"{}" if raw is None else bytes(raw)
 
 
 def _changes(body: DeploymentUpdate) -> dict[str, Any]:

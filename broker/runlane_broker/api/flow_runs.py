@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from msgspec import UnsetType
 
 from runlane.protocol.ids import uuid7
 
 from ..core.core import Core
 from ..errors import Conflict
+from ..schemas.base import is_given
 from ..schemas.flow_runs import FlowRun, FlowRunCreate, FlowRunPage, FlowRunsAfter, FlowRunUpdate
 from ..schemas.lists import FlowRunCursor, FlowRunFilters, FlowRunHistory, FlowRunList, FlowRunPages
 from ..schemas.runs import FlowRunPolicyCreate
@@ -21,6 +23,30 @@ from .rendering import render_flow_run
 from .routes import Answer, Route
 from .runs import Kind, Runs, run_routes
 
+
+def _changes(body: FlowRunUpdate) -> dict[str, Any]:
+    """Return what is to be changed, by column. Raises `Invalid`."""
+    columns = {
+        "name": body.name,
+        "tags": body.tags,
+        "flow_version": body.flow_version,
+        "infrastructure_pid": body.infrastructure_pid,
+        "parameters": _object_or_none(body.parameters, "parameters"),
+        "job_variables": _object_or_none(body.job_variables, "job_variables"),
+    }
+    if (policy := body.empirical_policy) is not None:
+        columns |= {
+            "retries": policy.limit,
+            "retry_delay": policy.delays,
+            "retry_jitter": policy.retry_jitter_factor or 0.0,
+        }
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+def _object_or_none(payload: msgspec.Raw | UnsetType, field: str) -> bytes | None:
+    return checked_object(payload, field) if is_given(payload) else None
+
+
 KIND: Final = Kind(
     runs=FLOW_RUN,
     path="/api/flow_runs",
@@ -29,6 +55,7 @@ KIND: Final = Kind(
     render=render_flow_run,
     shown=FlowRun,
     update=FlowRunUpdate,
+    changes=_changes,
     filters=FlowRunFilters,
     listed=FlowRunList,
     paged=FlowRunPages,
@@ -68,9 +95,9 @@ def default_name(run_id: str) -> str:
     return f"run-{run_id[-8:]}"
 
 
-def object_or_empty(payload: msgspec.Raw | None, field: str) -> bytes:
+def object_or_empty(payload: msgspec.Raw, field: str) -> bytes:
     """Return an object's bytes, those of an empty one for null. Raises `Invalid`."""
-    return b"{}" if payload is None else checked_object(payload, field)
+    return _object_or_none(payload, field) or b"{}"
 
 
 def _record(body: FlowRunCreate) -> NewFlowRun:

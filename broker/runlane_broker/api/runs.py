@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class Kind(Listed):
     runs: RunKind
     states_path: str
     update: type[msgspec.Struct]
+    changes: Callable[[Any], Mapping[str, Any]]
     followed: type[msgspec.Struct]
     follows: type[msgspec.Struct]
     history: type[msgspec.Struct]
@@ -75,10 +76,11 @@ class Runs(Lists):
         return Answer(201 if outcome.wrote else 200, render_outcome(outcome, self._kind.runs))
 
     async def update(self, id: str, body: Any) -> None:
-        """Change a run."""
-        if body.name is None:
+        """Change what is given of a run; what is absent, or null, stays."""
+        changes = self._kind.changes(body)
+        if not changes:
             await self.read(id)
-        elif not await self._core.transitions.rename(self._kind.runs, id, body.name):
+        elif not await self._core.transitions.change(self._kind.runs, id, changes):
             raise NotFound(self._kind.missing)
 
     async def delete(self, id: str) -> None:

@@ -46,6 +46,7 @@ KIND: Final = Kind(
     render=render_task_run,
     shown=TaskRun,
     update=TaskRunUpdate,
+    changes=lambda body: {} if body.name is None else {"name": body.name},
     filters=RunFilters,
     listed=TaskRunList,
     paged=TaskRunPages,

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from ..clock import to_datetime, to_micros
 from ..core.core import Core
 from ..errors import NotFound
+from ..schemas.base import is_given
 from ..schemas.filters import AnyOf, Filters, WorkPoolFilter
 from ..schemas.queues import (
     GetScheduledFlowRuns,
@@ -160,7 +161,7 @@ def _changed(body: WorkPoolUpdate) -> dict[str, Any]:
         changes["concurrency_limit"] = body.concurrency_limit
     if isinstance(body.is_paused, bool):
         changes["is_paused"] = body.is_paused
-    if isinstance(body.base_job_template, msgspec.Raw):
+    if is_given(body.base_job_template):
         changes["base_job_template"] = bytes(body.base_job_template)
     return changes
 

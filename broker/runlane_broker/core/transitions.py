@@ -1,4 +1,4 @@
-"""States set over HTTP, and runs created, renamed and deleted: what follows once it is committed.
+"""States set over HTTP, and runs created, changed and deleted: what follows once it is committed.
 
 What a write means for a run's holder, its window and its watchers is carried out in the callback of the commit
 itself, so that it comes in the order of the commits.
@@ -7,14 +7,15 @@ itself, so that it comes in the order of the commits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..dispatch import Dispatcher
 from ..orchestration.decisions import Proposed
 from ..storage.operations.base import Operation
+from ..storage.operations.changing import ChangeRun
 from ..storage.operations.creating_flow_runs import CreateFlowRun
-from ..storage.operations.deleting import DeleteFlow, DeleteRun, RenameRun
+from ..storage.operations.deleting import DeleteFlow, DeleteRun
 from ..storage.operations.transitions import SetState
 from ..storage.records import Change, Created, Lease, NewFlowRun, NewRunRecord, TransitionOutcome
 from ..storage.store import Store
@@ -66,9 +67,9 @@ class Transitions:
         """Ask for a state of a run; None: there is no such run. See `SetState`."""
         return await self._write(SetState(kind, run_id, proposed, force), _change_of)
 
-    async def rename(self, kind: RunKind, run_id: str, name: str) -> bool:
-        """Give a run another name; False: there is no such run."""
-        return await self._store.run(RenameRun(kind, run_id, name))
+    async def change(self, kind: RunKind, run_id: str, changes: Mapping[str, Any]) -> bool:
+        """Change what is given of a run, by column; False: there is no such run. See `ChangeRun`."""
+        return await self._store.run(ChangeRun(kind, run_id, changes))
 
     async def delete(self, kind: RunKind, run_id: str) -> bool:
         """Delete a run and all that is its own, a flow run with its task runs; False: there is no such run.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, TypeGuard
 
 from msgspec import Meta, Raw, Struct
 
@@ -13,6 +13,8 @@ MAX_LIMIT: Final = 200
 
 #: An object that passes through as the bytes it came in.
 JsonObject: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+#: The same, or null. (Of `Raw | None` msgspec takes null and nothing else.)
+ObjectOrNull: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 #: Any JSON that passes through as the bytes it came in.
 Json: TypeAlias = Raw
 
@@ -22,6 +24,25 @@ Limit: TypeAlias = (
 )
 #: How many of a list to leave out first.
 Offset: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)] | None
+
+
+def empty_object() -> Raw:
+    """Return what an object is that was not given."""
+    return Raw(b"{}")
+
+
+def is_given(value: object) -> TypeGuard[Raw]:
+    """Say whether there is something, and not null."""
+    return isinstance(value, Raw) and bytes(value) != b"null"
+
+
+def check_objects(body: Any, *names: str, nullable: tuple[str, ...] = ()) -> None:
+    """Raise `Invalid` unless these fields, where they are given, are objects; the nullable ones may be null."""
+    for name in (*names, *nullable):
+        value = getattr(body, name)
+        given = isinstance(value, Raw) if name in names else is_given(value)
+        if given and bytes(value)[:1] != b"{":
+            raise Invalid("Expected `object`", name)
 
 
 class Request(Struct, kw_only=True, forbid_unknown_fields=True):

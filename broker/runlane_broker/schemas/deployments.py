@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from msgspec import UNSET, Meta, Raw, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from runlane.protocol.messages import Id, Name, Time
 
-from ..errors import Invalid
-from .base import JsonObject, Limit, Request, Response, check_limit
+from .base import JsonObject, Limit, ObjectOrNull, Request, Response, check_limit, check_objects, empty_object
 from .flows import PathName
 from .runs import FlowRunPolicyCreate, Page
 from .states import Labels, StateCreate, Tags
@@ -18,10 +17,6 @@ _Text: TypeAlias = Annotated[str, Meta(max_length=10_000)]
 _Slots: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 #: What there is none of here: absent, null or empty.
 _None: TypeAlias = Annotated[list[Any], Meta(max_length=0)] | None
-
-
-def _object() -> Raw:
-    return Raw(b"{}")
 
 
 class DeploymentCreate(Request):
@@ -39,9 +34,9 @@ class DeploymentCreate(Request):
     path: _Text | None = None
     tags: Tags = ()
     labels: Labels | None = field(default_factory=dict[str, Any])
-    parameters: JsonObject = field(default_factory=_object)
-    parameter_openapi_schema: JsonObject | None = field(default_factory=_object)
-    job_variables: JsonObject | None = field(default_factory=_object)
+    parameters: JsonObject = field(default_factory=empty_object)
+    parameter_openapi_schema: ObjectOrNull = field(default_factory=empty_object)
+    job_variables: ObjectOrNull = field(default_factory=empty_object)
     enforce_parameter_schema: bool = True
     concurrency_limit: _Slots | None = None
     work_pool_name: PathName | None = None
@@ -56,7 +51,7 @@ class DeploymentCreate(Request):
 
     def check(self) -> None:
         """Raise `Invalid` for what has to be an object and is none."""
-        check_objects(self, "parameters", "parameter_openapi_schema", "job_variables")
+        check_objects(self, "parameters", nullable=("parameter_openapi_schema", "job_variables"))
 
 
 class DeploymentUpdate(Request):
@@ -80,14 +75,6 @@ class DeploymentUpdate(Request):
     def check(self) -> None:
         """Raise `Invalid` for what has to be an object and is none."""
         check_objects(self, "parameters", "parameter_openapi_schema", "job_variables")
-
-
-def check_objects(body: Any, *names: str) -> None:
-    """Raise `Invalid` unless these fields, where they are given, are JSON objects."""
-    for name in names:
-        value = getattr(body, name)
-        if isinstance(value, Raw) and bytes(value)[:1] != b"{":
-            raise Invalid("Expected `object`", name)
 
 
 class Deployment(Response):
@@ -138,21 +125,21 @@ class DeploymentRunCreate(Request):
 
     name: Annotated[str, Meta(max_length=200)] | None = None
     state: StateCreate | None = None
-    parameters: JsonObject = field(default_factory=_object)
-    context: JsonObject = field(default_factory=_object)
+    parameters: JsonObject = field(default_factory=empty_object)
+    context: JsonObject = field(default_factory=empty_object)
     tags: Tags = ()
     labels: Labels | None = field(default_factory=dict[str, Any])
     idempotency_key: Name | None = None
     parent_task_run_id: Id | None = None
     work_queue_name: PathName | None = None
-    job_variables: JsonObject | None = field(default_factory=_object)
+    job_variables: ObjectOrNull = field(default_factory=empty_object)
     empirical_policy: FlowRunPolicyCreate | None = None
     enforce_parameter_schema: bool | None = None
     infrastructure_document_id: None = None
 
     def check(self) -> None:
         """Raise `Invalid` for what the types do not say."""
-        check_objects(self, "parameters", "context", "job_variables")
+        check_objects(self, "parameters", "context", nullable=("job_variables",))
         if self.empirical_policy is not None:
             self.empirical_policy.check()
 

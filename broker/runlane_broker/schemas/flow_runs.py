@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Raw, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from runlane.protocol.messages import Id, Name
 
-from .base import JsonObject, Request, Response
-from .deployments import check_objects
+from .base import JsonObject, ObjectOrNull, Request, Response, check_objects, empty_object
 from .flows import PathName
 from .runs import FlowRunPolicy, FlowRunPolicyCreate, Page, Run
 from .states import Labels, StateCreate, Tags
-
-
-def _object() -> Raw:
-    return Raw(b"{}")
 
 
 class FlowRunCreate(Request):
@@ -25,8 +20,8 @@ class FlowRunCreate(Request):
     flow_id: Id
     name: Annotated[str, Meta(max_length=200)] | None = None
     state: StateCreate | None = None
-    parameters: JsonObject = field(default_factory=_object)
-    context: JsonObject = field(default_factory=_object)
+    parameters: JsonObject = field(default_factory=empty_object)
+    context: JsonObject = field(default_factory=empty_object)
     tags: Tags = ()
     labels: Labels | None = field(default_factory=dict[str, Any])
     idempotency_key: Name | None = None
@@ -35,22 +30,34 @@ class FlowRunCreate(Request):
     flow_version: Name | None = None
     work_pool_name: PathName | None = None
     work_queue_name: PathName | None = None
-    job_variables: JsonObject | None = field(default_factory=_object)
+    job_variables: ObjectOrNull = field(default_factory=empty_object)
     empirical_policy: FlowRunPolicyCreate | None = None
     infrastructure_document_id: None = None
     id: Id | None = None
 
     def check(self) -> None:
         """Raise `Invalid` for what the types do not say."""
-        check_objects(self, "parameters", "context", "job_variables")
+        check_objects(self, "parameters", "context", nullable=("job_variables",))
         if self.empirical_policy is not None:
             self.empirical_policy.check()
 
 
 class FlowRunUpdate(Request):
-    """What can be changed of a run."""
+    """What can be changed of a run. What is absent, or null, stays."""
 
     name: Name | None = None
+    tags: Tags | None = None
+    parameters: ObjectOrNull | UnsetType = UNSET
+    job_variables: ObjectOrNull | UnsetType = UNSET
+    empirical_policy: FlowRunPolicyCreate | None = None
+    flow_version: Name | None = None
+    infrastructure_pid: Name | None = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for what the types do not say."""
+        check_objects(self, nullable=("parameters", "job_variables"))
+        if self.empirical_policy is not None:
+            self.empirical_policy.check()
 
 
 class FlowRun(Run):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
-from msgspec import UNSET, Meta, Raw, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from runlane.protocol.messages import Id, Name, Time
 
-from ..errors import Invalid
-from .base import JsonObject, Paged, Parameters, Request, Response
+from .base import JsonObject, ObjectOrNull, Paged, Parameters, Request, Response, check_objects, empty_object
 from .filters import WorkPoolFilter, WorkQueueFilter
 from .flow_runs import FlowRun
 from .flows import PathName
@@ -23,43 +22,34 @@ _LateAfter: TypeAlias = Annotated[float, Meta(ge=0, le=315_360_000)]
 _Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=86_400)]
 
 
-def _object() -> Raw:
-    return Raw(b"{}")
-
-
-def _check_object(value: Any, name: str) -> None:
-    if isinstance(value, Raw) and bytes(value).lstrip()[:1] != b"{":
-        raise Invalid("Expected `object`", name)
-
-
 class WorkPoolCreate(Request):
     """A pool. Where its results and code are stored is not kept."""
 
     name: PathName
     type: Name = "prefect-agent"
     description: _Text | None = None
-    base_job_template: JsonObject = field(default_factory=_object)
+    base_job_template: JsonObject = field(default_factory=empty_object)
     is_paused: bool = False
     concurrency_limit: _Slots | None = None
-    storage_configuration: JsonObject | None = None
+    storage_configuration: ObjectOrNull | UnsetType = UNSET
 
     def check(self) -> None:
         """Raise `Invalid` for a template that is no object."""
-        _check_object(self.base_job_template, "base_job_template")
+        check_objects(self, "base_job_template", nullable=("storage_configuration",))
 
 
 class WorkPoolUpdate(Request):
     """What can be changed of a pool; what is absent stays as it is."""
 
     description: _Text | UnsetType | None = UNSET
-    base_job_template: JsonObject | UnsetType | None = UNSET
+    base_job_template: ObjectOrNull | UnsetType = UNSET
     is_paused: bool | UnsetType | None = UNSET
     concurrency_limit: _Slots | UnsetType | None = UNSET
-    storage_configuration: JsonObject | UnsetType | None = UNSET
+    storage_configuration: ObjectOrNull | UnsetType = UNSET
 
     def check(self) -> None:
         """Raise `Invalid` for a template that is no object."""
-        _check_object(self.base_job_template, "base_job_template")
+        check_objects(self, nullable=("base_job_template", "storage_configuration"))
 
 
 class WorkPool(Response):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, TypeAlias
 
-from msgspec import UNSET, Meta, Raw, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from runlane.protocol.messages import Headers, Id, Name, Priority, TaskKey, Time
 
 from ..errors import Invalid
-from .base import Json, JsonObject, Request, Response
+from .base import Json, JsonObject, Request, Response, empty_object
 from .runs import Page, Policy, PolicyCreate, Run
 from .states import Labels, StateCreate, Tags
 
@@ -67,7 +67,7 @@ class TaskRunCreate(Request):
     task_inputs: TaskInputs = field(default_factory=dict[str, Any])
     empirical_policy: PolicyCreate | None = None
     id: Id | None = None
-    parameters: JsonObject = field(default_factory=lambda: Raw(b"{}"))
+    parameters: JsonObject = field(default_factory=empty_object)
     idempotency_key: Name | None = None
     priority: Priority = 0
     expires: Time | None = None

@@ -1,4 +1,4 @@
-"""Renaming runs, and deleting them, alone or with all that is their flow's."""
+"""Deleting runs, alone or with all that is their flow's."""
 
 from __future__ import annotations
 
@@ -12,24 +12,10 @@ from ..records import Change, FinalRun, Lease
 from ..tables import TASK_RUN, RunKind
 from ..transaction import Row, Transaction
 from .base import Operation
-from .transitions import statements
 
 #: What the watchers of a run that was deleted are told.
 DELETED_NAME = "Deleted"
 DELETED_MESSAGE = "The run was deleted."
-
-
-@dataclass(frozen=True, slots=True)
-class RenameRun(Operation[bool]):
-    """Give a run another name; False if there is none."""
-
-    kind: RunKind
-    run_id: str
-    name: str
-
-    def execute(self, tx: Transaction) -> bool:
-        """Write it."""
-        return tx.run(statements(self.kind).rename, {"id": self.run_id, "name": self.name, "updated": tx.now}) > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The writer's statements on runs of either kind: decide, rename, delete; concurrency slots, cached results."""
+"""The writer's statements on runs of either kind: decide, change, delete; concurrency slots, cached results."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ _WRITTEN: Final = (
     "retry_type",
 )  # fmt: skip
 
+#: What may be changed of a run's row and payload, by kind of runs.
+_CHANGEABLE: Final = {
+    TASK_RUN.name: ("name",),
+    FLOW_RUN.name: (
+        "name", "tags", "flow_version", "infrastructure_pid", "retries", "retry_delay", "retry_jitter",
+        "parameters", "job_variables",
+    ),
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunStatements:
@@ -86,12 +95,22 @@ class RunStatements:
         names = {c.name: "run_id" if c is self.kind.run_of_state else c.name for c in self.kind.state.c}
         return insert(self.kind.state).values({column: param(name) for column, name in names.items()})
 
-    def rename(self) -> Update:
-        """Give a run another name."""
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        """The names of what may be changed."""
+        return _CHANGEABLE[self.kind.name]
+
+    def change(self) -> Update:
+        """Write what is given into a run's row; what is null stays."""
         run = self.kind.run.c
-        return (
-            update(self.kind.run).where(run.id == param("id")).values(name=param("name"), updated=param("updated"))
-        )
+        values = {name: func.coalesce(param(name), run[name]) for name in self.changeable if name in run}
+        return update(self.kind.run).where(run.id == param("id")).values(updated=param("updated"), **values)
+
+    def change_payload(self) -> Update:
+        """Write what is given into a run's payload, in the same way."""
+        payload = self.kind.payload.c
+        values = {name: func.coalesce(param(name), payload[name]) for name in self.changeable if name in payload}
+        return update(self.kind.payload).where(self.kind.run_of_payload == param("id")).values(values)
 
     def delete(self) -> Executable:
         """Delete a run, and with it all that refers to it."""
