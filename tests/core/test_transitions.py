@@ -296,10 +296,12 @@ def test_a_lease_that_comes_after_it_is_refused(path: Path, end: Callable[[Broke
         async with broker(path) as b:
             producer = b.producer()
             run_id = await producer.queued()
-            worker = await b.worker()
+            worker = await b.worker(limit=0)
+            await b.quiet()
             gate = await gated(b)
             ending = asyncio.ensure_future(end(b, run_id))
             await asyncio.sleep(0)
+            b.core.sessions.set_limit(worker.own, 1)  # only now, or its lease could be the first
             queue = b.core.dispatcher.queue("k")
             assert queue is not None
             await b.settled_refills()
