@@ -10,10 +10,10 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from runlane.protocol.codec import field_of
 from runlane.protocol.ids import is_id
 
 from ..errors import Invalid
+from .complaints import invalid
 from .errors import BadRequest
 
 #: Bytes of a body, where a route does not say otherwise: one run's parameters, and room for the rest.
@@ -21,7 +21,6 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 #: The versions of the Prefect server API that this one can stand in for begin here.
 _OLDEST_VERSION: Final = (0, 8, 0)
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", re.ASCII)
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 _NUL: Final = b"\\u0000"
 
 
@@ -56,11 +55,13 @@ async def read_body(request: Request, limit: int) -> bytes:
 def decode_body(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     """Check a body, whatever it says of its type. Raises `BadRequest`, naming the field."""
     try:
+        if not data.strip():
+            raise Invalid("a body is needed", None, "missing")
         try:
             data.decode()
             body = decoder.decode(data)
         except msgspec.ValidationError as exc:
-            raise _invalid(exc) from exc
+            raise invalid(exc, decoder.type) from exc
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise Invalid(f"not JSON: {exc}", None, "json_invalid") from exc
         except RecursionError as exc:
@@ -81,7 +82,7 @@ def decode_query(params: Mapping[str, str], type_: type[Any]) -> Any:
             values = {name: value.lower() if is_id(value.lower()) else value for name, value in params.items()}
             query = msgspec.convert(values, type_, strict=False)
         except msgspec.ValidationError as exc:
-            raise _invalid(exc) from exc
+            raise invalid(exc, type_) from exc
         _check_nul(query)
         check(query)
     except Invalid as exc:
@@ -94,15 +95,6 @@ def check(body: Any) -> None:
     own = getattr(body, "check", None)
     if own is not None:
         own()
-
-
-def _invalid(error: msgspec.ValidationError) -> Invalid:
-    message = str(error)
-    field = field_of(message)
-    unknown = _UNKNOWN.match(message)
-    if unknown is not None:
-        return Invalid(message, f"{field}.{unknown[1]}" if field else unknown[1], "extra_forbidden")
-    return Invalid(message, field, "missing" if "missing required field" in message else "value_error")
 
 
 def _check_nul(body: Any) -> None:
