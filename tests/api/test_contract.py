@@ -86,6 +86,19 @@ def test_the_openapi_document_is_valid_and_complete(broker: Host) -> None:
     assert len(operations) == len(set(operations))
 
 
+def test_the_names_of_components_are_plain_and_lead_somewhere() -> None:
+    document = openapi_document(list(ROUTES.values()), "0")
+    schemas = document["components"]["schemas"]
+    assert {"AnyOfText", "State", "StateFilter"} <= set(schemas)
+    for name, schema in schemas.items():
+        assert re.fullmatch("[A-Za-z][A-Za-z0-9]*", name)
+        assert schema["title"] == name
+    text = json.dumps(document)
+    assert set(re.findall(r'"#/components/schemas/([^"]*)"', text)) <= set(schemas)
+    assert "name" in schemas["StateFilter"]["properties"]
+    assert "timestamp" in schemas["State"]["properties"]
+
+
 def test_the_document_says_which_routes_are_public() -> None:
     document = openapi_document(list(ROUTES.values()), "0")
     public = {

@@ -17,7 +17,9 @@ from .routes import HEALTH, Route
 
 OPENAPI_PATH: Final = "/api/openapi.json"
 DOCS_PATH: Final = "/api/docs"
-_REF: Final = "#/components/schemas/{name}"
+_REF_BEGINS: Final = "#/components/schemas/"
+_REF: Final = _REF_BEGINS + "{name}"
+_GENERIC: Final = re.compile(r"(?P<name>[A-Za-z0-9]+)_(?P<of>.+)_")
 _TAG: Final = "about"
 
 
@@ -58,6 +60,10 @@ def openapi_document(described: Sequence[Route], version: str) -> dict[str, Any]
     """Return the OpenAPI 3.1 document of these routes."""
     types = list(_types(described))
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    named = {name: _component_name(name) for name in components}
+    assert len({*named.values()}) == len(named), "two components have one name"
+    components = {named[name]: {**schema, "title": named[name]} for name, schema in components.items()}
+    _rename((schemas, components), named)
     schema_of = {_key(type_): schema for type_, schema in zip(types, schemas, strict=True)}
     _to_ecma(schemas)
     _to_ecma(components)
@@ -88,6 +94,31 @@ def _types(described: Sequence[Route]) -> Iterator[Any]:
 def _key(type_: Any) -> str:
     """Types such as unions cannot always be hashed; their text tells them apart."""
     return repr(type_)
+
+
+def _component_name(name: str) -> str:
+    """Return a name of letters and digits for what msgspec names after Python's modules and generic arguments."""
+    generic = _GENERIC.fullmatch(name)
+    if generic is not None:
+        argument = "Text" if generic["of"].startswith("typing.Annotated_str_") else generic["of"]
+        return generic["name"] + argument.rpartition(".")[2]
+    module, _, plain = name.rpartition(".")
+    return f"{plain}Filter" if module.endswith(".filters") else plain
+
+
+def _rename(schema: Any, named: dict[str, str]) -> None:
+    """Have all references say the new names, in place."""
+    if isinstance(schema, (list, tuple)):
+        for item in schema:  # pyright: ignore[reportUnknownVariableType]
+            _rename(item, named)
+    if not isinstance(schema, dict):
+        return
+    said = cast("dict[str, Any]", schema)
+    for key, item in said.items():
+        if isinstance(item, str) and item.startswith(_REF_BEGINS):
+            said[key] = _REF_BEGINS + named[item.removeprefix(_REF_BEGINS)]
+        else:
+            _rename(item, named)
 
 
 def _to_ecma(schema: Any) -> None:
