@@ -99,6 +99,23 @@ def test_the_names_of_components_are_plain_and_lead_somewhere() -> None:
     assert "timestamp" in schemas["State"]["properties"]
 
 
+def test_the_document_says_what_became_of_a_state() -> None:
+    answers = openapi_document(list(ROUTES.values()), "0")["paths"]["/api/task_runs/{id}/set_state"]["post"][
+        "responses"
+    ]
+    assert answers["200"]["description"].startswith("No state was written")
+    assert answers["201"]["description"].startswith("A state was written")
+
+
+@pytest.mark.parametrize("runs", ["task_runs", "flow_runs"])
+def test_a_body_with_a_field_that_is_needed_is_needed(broker: Host, runs: str) -> None:
+    paths = openapi_document(list(ROUTES.values()), "0")["paths"]
+    assert paths[f"/api/{runs}/history"]["post"]["requestBody"]["required"]
+    assert not paths[f"/api/{runs}/filter"]["post"]["requestBody"]["required"]
+    error = refused(broker.http.post(f"/api/{runs}/history"), 422)
+    assert (error.detail[0].loc, error.detail[0].msg) == (["body"], "a body is needed")
+
+
 def test_the_document_says_which_routes_are_public() -> None:
     document = openapi_document(list(ROUTES.values()), "0")
     public = {
@@ -240,13 +257,9 @@ def test_a_key_that_there_is_not(broker: Host, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in WITH_BODY if ROUTES[name].body_is_optional])
 def test_a_body_that_is_absent(broker: Host, name: str) -> None:
     route, example = ROUTES[name], EXAMPLES[name](broker)
-    required = [one.encode_name for one in msgspec.structs.fields(route.body) if one.required]
     for body in (b"", b" ", b"null", b"{}"):
         answer = ask(broker, route, example, content=body)
-        if required:
-            assert refused(answer, 422).detail[0].loc == ["body", required[0]]
-        else:
-            assert answer.is_success, answer.text
+        assert answer.is_success, answer.text
 
 
 def kinds_of(type_: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:

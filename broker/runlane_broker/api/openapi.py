@@ -13,6 +13,7 @@ from runlane.protocol.ids import ID_PATTERN
 
 from ..access import PUBLIC
 from ..schemas.base import Error, InvalidRequest
+from ..schemas.states import OrchestrationResult
 from .routes import HEALTH, Route
 
 OPENAPI_PATH: Final = "/api/openapi.json"
@@ -162,7 +163,8 @@ def _responses(route: Route, schema_of: dict[str, Any]) -> dict[int, Any]:
         responses[status] = _response(reason, schema_of[_key(type_)])
     for status, type_ in route.answers.items():
         schema = None if type_ is None else schema_of[_key(type_)]
-        responses[status] = _response(_MEANING.get(status, "Done"), schema, route.media_type)
+        meaning = _OF_STATE if type_ is OrchestrationResult else _MEANING
+        responses[status] = _response(meaning.get(status, "Done"), schema, route.media_type)
     return responses
 
 
@@ -171,6 +173,10 @@ _MEANING: Final = {
     201: "Created",
     204: "Done",
     503: "Not now",
+}
+_OF_STATE: Final = {
+    200: "No state was written; the status says why: REJECT, WAIT or ABORT",
+    201: "A state was written: the one asked for, or, with REJECT, another one in its place",
 }
 
 

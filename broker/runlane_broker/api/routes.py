@@ -43,7 +43,8 @@ class Route:
     """One method of one path.
 
     `path` names its parameters as Starlette does; one that is an id (`{id:uuid}`) arrives as canonical text, and
-    anything else in its place is not found. `body` and `query` are types: a body of `Parameters` may be absent.
+    anything else in its place is not found. `body` and `query` are types: a body of `Parameters` may be absent,
+    unless a field of it is required.
     `answers` are the types of the bodies by status, None for none; the first is that of a plain return.
     `refusals` say when the route's own errors happen; those of all routes go without saying. `headers` are
     request headers that the handler is given by name.
@@ -74,8 +75,10 @@ class Route:
 
     @property
     def body_is_optional(self) -> bool:
-        """Whether the whole body may be absent."""
-        return isinstance(self.body, type) and issubclass(self.body, Parameters)
+        """Whether the whole body may be absent: none of its fields is needed."""
+        if not (isinstance(self.body, type) and issubclass(self.body, Parameters)):
+            return False
+        return not any(field.required for field in msgspec.structs.fields(self.body))
 
 
 class Endpoint:
