@@ -353,6 +353,7 @@ def test_from_where(broker: Host, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if route.template.endswith("/")])
 def test_a_path_without_its_slash(broker: Host, name: str) -> None:
     route, example = ROUTES[name], EXAMPLES[name](broker)
-    answer = ask(broker, route, example, path=path_of(route, example).rstrip("/"))
-    assert answer.status_code == 307
-    assert answer.headers["location"].partition("?")[0].endswith(route.template)
+    path = path_of(route, example)
+    answer = ask(broker, route, example, path=path.rstrip("/"))
+    assert refused(answer, 307).detail == f"use {path}"
+    assert answer.headers["location"].partition("?")[0].endswith(path)

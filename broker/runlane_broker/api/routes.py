@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from ..schemas.base import Parameters
+from ..schemas.base import Error, Parameters
 from .parsing import MAX_BODY_BYTES, check_version, decode_body, decode_query, read_body
 from .rendering import json
 
@@ -118,13 +118,19 @@ class Endpoint:
 
 
 def starlette_routes(routes: Sequence[Route]) -> list[StarletteRoute]:
-    """Return the routes as Starlette's, one for each path, so that a wrong method is told all the right ones."""
+    """Return the routes as Starlette's, one for each path, so that a wrong method is told all the right ones.
+
+    After them come those that lead to these: the same paths with a slash too many or too few.
+    """
     paths: dict[str, dict[str, Endpoint]] = {}
     for route in routes:
         methods = paths.setdefault(route.path, {})
         assert route.method not in methods, f"{route.method} {route.path} is there twice"
         methods[route.method] = Endpoint(route)
-    return [StarletteRoute(path, _by_method(methods), methods=[*methods]) for path, methods in paths.items()]
+    return [
+        *(StarletteRoute(path, _by_method(methods), methods=[*methods]) for path, methods in paths.items()),
+        *(StarletteRoute(_other(path), _elsewhere, methods=[*methods]) for path, methods in paths.items()),
+    ]
 
 
 def _by_method(methods: Mapping[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
@@ -133,3 +139,16 @@ def _by_method(methods: Mapping[str, Endpoint]) -> Callable[[Request], Awaitable
         return await methods[method].answer(request)
 
     return endpoint
+
+
+async def _elsewhere(request: Request) -> Response:
+    """Say where to ask instead: not every client follows a redirection by itself."""
+    path = _other(request.url.path)
+    message = f"use {path}"
+    location = str(request.url.replace(path=path))
+    return json(Error(detail=message, exception_message=message), 307, {"Location": location})
+
+
+def _other(path: str) -> str:
+    """Return a path with the slash at its end that it lacks, or without the one that it has."""
+    return path[:-1] if path.endswith("/") else f"{path}/"
