@@ -324,7 +324,8 @@ class _Asked:
         return [any(parent in part["any_"] for parent in parents if parent is not None)]
 
     def _flow_runs_created_by(self, part: Any, row: Row) -> list[bool]:
-        return _ask({("any_" if name in {"id_", "type_"} else name): value for name, value in part.items()}, None)
+        asked = [("any_" if name in {"id_", "type_"} else name, value) for name, value in part.items()]
+        return [answer for name, value in asked for answer in _ask({name: value}, None)]
 
     def _task_runs_subflow_runs(self, part: Any, row: Row) -> list[bool]:
         children = [r for r in self.world.flow_runs if r["parent_task_run_id"] == row["id"]]
