@@ -127,7 +127,7 @@ def test_it_is_refused_by_name(broker: Host, path: str, body: Any, place: list[A
 @pytest.mark.parametrize(
     ("path", "body", "place", "message"),
     [
-        ("task_runs/", {**RUN, "flow_run_id": "x"}, ["flow_run_id"], "not a UUID in lower case"),
+        ("task_runs/", {**RUN, "flow_run_id": "x"}, ["flow_run_id"], "not a UUID"),
         (
             "task_runs/",
             {**RUN, "labels": {"x": {}}},

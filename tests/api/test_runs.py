@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from runlane.protocol.ids import uuid7
+from runlane_broker.schemas.limits import LimitReset
 from tests.edges.harness import Host
 
 from .examples import a_deployment, a_flow, a_flow_run, a_task_run, post, unique
@@ -394,3 +396,20 @@ def test_a_flow_takes_all_that_is_its_own_with_it(broker: Host) -> None:
     for path in (f"deployments/{deployment['id']}", f"flow_runs/{flow_run['id']}", f"task_runs/{run['id']}"):
         assert broker.http.get(f"/api/{path}").status_code == 404
     assert broker.http.get(f"/api/task_runs/{other['id']}").status_code == 200
+
+
+def test_ids_in_bodies_may_be_in_upper_case(broker: Host) -> None:
+    run, flow_run, input_ = uuid7(), a_flow_run(broker)["id"], uuid7()
+    body = {
+        "task_key": "upper.case",
+        "id": run.upper(),
+        "flow_run_id": flow_run.upper(),
+        "cache_key": input_.upper(),
+        "task_inputs": {"x": [{"input_type": "task_run", "id": input_.upper()}]},
+    }
+    created = post(broker, "/api/task_runs/", body)
+    assert (created["id"], created["flow_run_id"]) == (run, flow_run)
+    assert created["task_inputs"]["x"][0]["id"] == input_
+    assert created["cache_key"] == input_.upper()
+    assert post(broker, "/api/task_runs/", {**body, "id": run})["id"] == run
+    assert msgspec.convert({"slot_override": [run.upper()]}, LimitReset).slot_override == [run]

@@ -9,9 +9,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from runlane.protocol.ids import ID_PATTERN
-
 from ..errors import Invalid
+from ..schemas.ids import ID_PATTERN
 
 _PLACED: Final = re.compile(r"(?P<said>.*) - at (?P<key>`key` in )?`\$(?P<place>[^`]*)`", re.DOTALL)
 _FIELD: Final = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>[^`]*)`")
@@ -38,7 +37,7 @@ def invalid(error: msgspec.ValidationError, type_: Any) -> Invalid:
         choices = ", ".join(map(str, _choices(type_, place)))
         said = f"{said}; one of: {choices}" if choices else said
     elif _NO_ID.fullmatch(said):
-        said = "not a UUID in lower case"
+        said = "not a UUID"
     if placed and placed["key"]:
         said = f"a key: {said}"
     return Invalid(said, place.partition(_ANY_KEY)[0] or None, kind)

@@ -9,10 +9,9 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from runlane.protocol.ids import ID_PATTERN
-
 from ..access import PUBLIC
 from ..schemas.base import Error, InvalidRequest
+from ..schemas.ids import ID_PATTERN
 from ..schemas.states import OrchestrationResult
 from .routes import HEALTH, Route
 

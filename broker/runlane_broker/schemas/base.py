@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeGuard
 from msgspec import Meta, Raw, Struct
 
 from ..errors import Invalid
+from .ids import lower_ids
 
 #: What a list returns at most, and where nobody says how many.
 MAX_LIMIT: Final = 200
@@ -48,12 +49,18 @@ def check_objects(body: Any, *names: str, nullable: tuple[str, ...] = ()) -> Non
 class Request(Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of request bodies: an unknown field is a mistake that somebody should hear of."""
 
+    def __post_init__(self) -> None:
+        lower_ids(self)
+
 
 class Parameters(Struct, kw_only=True):
     """Base of bodies that hold a query's parameters side by side.
 
     As at the Prefect server the whole body may be absent, and a key that is unknown at its top is ignored.
     """
+
+    def __post_init__(self) -> None:
+        lower_ids(self)
 
 
 class Paged(Parameters):

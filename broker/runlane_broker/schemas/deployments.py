@@ -6,10 +6,11 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from runlane.protocol.messages import Id, Name, Time
+from runlane.protocol.messages import Name, Time
 
 from .base import JsonObject, Limit, ObjectOrNull, Request, Response, check_limit, check_objects, empty_object
 from .flows import PathName
+from .ids import Id
 from .runs import FlowRunPolicyCreate, Page
 from .states import Labels, StateCreate, Tags
 

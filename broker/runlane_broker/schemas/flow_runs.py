@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from runlane.protocol.messages import Id, Name
+from runlane.protocol.messages import Name
 
 from .base import JsonObject, ObjectOrNull, Request, Response, check_objects, empty_object
 from .flows import PathName
+from .ids import Id
 from .runs import FlowRunPolicy, FlowRunPolicyCreate, Page, Run
 from .states import Labels, StateCreate, Tags
 

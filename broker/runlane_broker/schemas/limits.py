@@ -6,9 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from runlane.protocol.messages import Id, Name, Time
+from runlane.protocol.messages import Name, Time
 
 from .base import Parameters, Request, Response
+from .ids import Id
 
 
 class LimitCreate(Request):

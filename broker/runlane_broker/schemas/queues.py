@@ -7,12 +7,13 @@ from typing import Annotated, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from runlane.protocol.messages import Id, Name, Time
+from runlane.protocol.messages import Name, Time
 
 from .base import JsonObject, ObjectOrNull, Paged, Parameters, Request, Response, check_objects, empty_object
 from .filters import WorkPoolFilter, WorkQueueFilter
 from .flow_runs import FlowRun
 from .flows import PathName
+from .ids import Id
 
 _Text: TypeAlias = Annotated[str, Meta(max_length=10_000)]
 _Slots: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]

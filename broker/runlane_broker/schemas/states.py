@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
 
-from runlane.protocol.messages import Id, Message, Name, Time
+from runlane.protocol.messages import Message, Name, Time
 
 from .base import Json, Parameters, Request, Response
+from .ids import Id
 
 StateTypeName: TypeAlias = Literal[
     "SCHEDULED",

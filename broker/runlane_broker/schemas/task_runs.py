@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from runlane.protocol.messages import Headers, Id, Name, Priority, TaskKey, Time
+from runlane.protocol.messages import Headers, Name, Priority, TaskKey, Time
 
 from ..errors import Invalid
 from .base import Json, JsonObject, Request, Response, empty_object
+from .ids import Id
 from .runs import Page, Policy, PolicyCreate, Run
 from .states import Labels, StateCreate, Tags
 
