@@ -56,7 +56,7 @@ def decode_body(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     """Check a body, whatever it says of its type. Raises `BadRequest`, naming the field."""
     try:
         if not data.strip():
-            raise Invalid("a body is needed", None, "missing")
+            raise Invalid("a body is needed", None, "json_invalid")
         try:
             data.decode()
             body = decoder.decode(data)
