@@ -71,124 +71,94 @@ class FlowRunFilters(RunFilters):
 # (Parts of lists are said once for each kind: structs cannot inherit from two that have fields.)
 
 
-class TaskRunList(RunFilters):
+class SomeTaskRuns(RunFilters):
+    """Task runs, but not more than so many."""
+
+    limit: Limit = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for a limit out of range."""
+        check_limit(self.limit)
+
+
+class SomeOfFlows(FlowRunFilters):
+    """Flow runs, flows or deployments, but not more than so many."""
+
+    limit: Limit = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for a limit out of range."""
+        check_limit(self.limit)
+
+
+class TaskRunList(SomeTaskRuns):
     """Part of the task runs, by how many to leave out."""
 
     sort: TaskRunSort | None = None
-    limit: Limit = None
     offset: Offset = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class TaskRunPages(RunFilters):
+class TaskRunPages(SomeTaskRuns):
     """One page of the task runs."""
 
     sort: TaskRunSort | None = None
-    limit: Limit = None
     page: PageNumber = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class TaskRunCursor(RunFilters):
+class TaskRunCursor(SomeTaskRuns):
     """The task runs that follow those of the last answer, whose `next` is the `cursor`."""
 
     sort: TaskRunSort | None = None
-    limit: Limit = None
     cursor: Cursor = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class FlowRunList(FlowRunFilters):
+class FlowRunList(SomeOfFlows):
     """Part of the flow runs, by how many to leave out."""
 
     sort: FlowRunSort | None = None
-    limit: Limit = None
     offset: Offset = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class FlowRunPages(FlowRunFilters):
+class FlowRunPages(SomeOfFlows):
     """One page of the flow runs."""
 
     sort: FlowRunSort | None = None
-    limit: Limit = None
     page: PageNumber = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class FlowRunCursor(FlowRunFilters):
+class FlowRunCursor(SomeOfFlows):
     """The flow runs that follow those of the last answer, whose `next` is the `cursor`."""
 
     sort: FlowRunSort | None = None
-    limit: Limit = None
     cursor: Cursor = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class FlowList(FlowRunFilters):
+class FlowList(SomeOfFlows):
     """Part of the flows."""
 
     sort: FlowSort | None = None
-    limit: Limit = None
     offset: Offset = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class FlowPages(FlowRunFilters):
+class FlowPages(SomeOfFlows):
     """One page of the flows."""
 
     sort: FlowSort | None = None
-    limit: Limit = None
     page: PageNumber = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class DeploymentPages(FlowRunFilters):
+class DeploymentPages(SomeOfFlows):
     """One page of the deployments."""
 
     sort: DeploymentSort | None = None
-    limit: Limit = None
     page: PageNumber = None
 
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
-
-class DeploymentList(FlowRunFilters):
+class DeploymentList(SomeOfFlows):
     """Part of the deployments."""
 
     sort: DeploymentSort | None = None
-    limit: Limit = None
     offset: Offset = None
-
-    def check(self) -> None:
-        """Raise `Invalid` for a limit out of range."""
-        check_limit(self.limit)
 
 
 def size_of(limit: int | None) -> int:
