@@ -1,0 +1,38 @@
+"""`judge`: all questions to one history."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from . import database, deliveries, producers
+from .events import Event
+from .evidence import Evidence
+from .violations import Violation
+
+_QUESTIONS = (
+    database.histories,
+    database.rewritten,
+    database.reporters,
+    producers.phantoms,
+    producers.endings,
+    producers.idempotency,
+    producers.ends_told,
+    producers.watchers,
+    producers.cancelled_starts,
+    deliveries.leases,
+    deliveries.redeliveries,
+    deliveries.verdicts,
+    deliveries.limits,
+)
+
+
+def judge(history: Iterable[Event], *, ordered: Collection[str] = ()) -> list[Violation]:
+    """Return what is wrong with a history, whose events are in the order in which they happened.
+
+    It needs at least one `Snapshot`. Whether all was done in the end is asked only if there is a `Quiet`.
+    `ordered` are the keys whose runs must be leased in their order.
+    """
+    evidence = Evidence.of(history)
+    found = [violation for question in _QUESTIONS for violation in question(evidence)]
+    found += deliveries.order(evidence, frozenset(ordered))
+    return found
