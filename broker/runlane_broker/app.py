@@ -36,6 +36,7 @@ from .clock import Clock
 from .core.core import Core
 from .gateway.submission import SubmissionConnection
 from .gateway.worker import WorkerConnection
+from .services.expiry import Expire
 from .services.heartbeat import Heartbeat
 from .services.late_runs import MarkLateRuns
 from .services.lookout import Lookout
@@ -71,6 +72,7 @@ async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncG
                 Sweep(settings.timers.sweep, core.supervision),
                 Heartbeat(settings.timers.heartbeat, core),
                 MarkLateRuns(core),
+                Expire(core),
                 QueueStatuses(core),
                 Retain(core),
                 Lookout(core.unserved),

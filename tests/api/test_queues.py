@@ -139,7 +139,16 @@ def test_polling_a_pool_by_priority_with_a_claim(broker: Host) -> None:
 
 def test_the_services_are_shown(broker: Host) -> None:
     shown = {service["name"]: service for service in broker.http.get("/api/admin/services").json()}
-    assert set(shown) == {"lost_sessions", "heartbeat", "late_runs", "queue_status", "retention", "unserved_keys"}
+    assert set(shown) == {
+        "due_runs",
+        "expiry",
+        "heartbeat",
+        "late_runs",
+        "lost_sessions",
+        "queue_status",
+        "retention",
+        "unserved_keys",
+    }
     assert {name: service["enabled"] for name, service in shown.items() if not service["enabled"]} == {
         "retention": False,
         "late_runs": False,  # by the settings of these tests

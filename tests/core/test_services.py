@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -11,12 +12,16 @@ from typing import Any
 import pytest
 
 from runlane.config import ServicesSection
+from runlane_broker.services.expiry import Expire
 from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.services.retention import Retain
 from runlane_broker.settings import Settings
+from runlane_broker.storage.operations.expiry import BATCH
+from runlane_broker.storage.queries.expiry import expired_runs, next_expiry
+from runlane_broker.storage.sqlite import Compiler
 
 from ..storage.flow_runs import insert_flow_runs
-from ..support import SECOND, START, new_database, run
+from ..support import SECOND, START, Gate, make_run, new_database, run
 from .harness import broker
 
 
@@ -72,6 +77,139 @@ def test_each_key_has_the_patience_that_it_was_given(path: Path) -> None:
                 assert (await service.run_once())["task_runs"] == marked
 
     run(main())
+
+
+def test_a_pass_over_nothing_writes_nothing_and_says_when_a_run_can_be_late(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            late, expiry = MarkLateRuns(b.core), Expire(b.core)
+            for service in (late, expiry):
+                await service.run_once()
+                assert service.pause() >= 4.5, "nobody waits"
+            await b.producer().queued("k", expires=START + 3 * SECOND)
+            await b.quiet()
+            written = len(b.executor.groups)
+            b.clock.advance(1)
+            assert await late.run_once() == {"task_runs": 0, "flow_runs": 0}
+            assert await expiry.run_once() == {"expired": 0}
+            assert len(b.executor.groups) == written
+            assert 2 <= expiry.pause() <= 2.2
+            b.clock.advance(12)
+            await late.run_once()
+            assert 2 <= late.pause() <= 2.2
+
+    run(main())
+
+
+# --- Runs that come due -------------------------------------------------------------------------------------
+
+
+def test_runs_that_come_due_are_shown_as_a_service(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            shown = {state.name: state for state in b.core.services}["due_runs"]
+            assert (shown.running, shown.runs) == (True, 0)
+            worker = await b.worker("k")
+            await b.quiet()
+            await b.producer().queued("k", due=START + SECOND)
+            b.clock.advance(1)
+            b.core.dispatching.time_changed()
+            await worker.wait_for("run")
+            assert (shown.runs, shown.counts, shown.last_run) == (1, {"keys": 1}, START + SECOND)
+        assert not shown.running
+
+    run(main())
+
+
+# --- Expiry -------------------------------------------------------------------------------------------------
+
+
+def test_what_has_expired_ends_also_if_nobody_asks_for_it(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            producer = b.producer()
+            expired = await producer.queued("unserved", expires=START + SECOND)
+            later = await producer.queued("unserved", expires=START + 9 * SECOND)
+            lasting = await producer.queued("unserved")
+            await producer.watch(expired, later, lasting)
+            service = Expire(b.core)
+            b.clock.advance(1)
+            assert await service.run_once() == {"expired": 1}
+            assert await service.run_once() == {"expired": 0}
+            assert [event[1:3] for event in producer.of("finished")] == [(expired, "CANCELLED")]
+            run_ = await b.run(expired)
+            assert (run_.state.type, run_.state.name, run_.end_time) == (
+                "CANCELLED",
+                "Expired",
+                run_.state.timestamp,
+            )
+            assert await b.names(expired) == ["Scheduled", "Expired"]
+            for waiting in (later, lasting):
+                assert await b.state(waiting) == ("SCHEDULED", "Scheduled")
+
+    run(main())
+
+
+def test_the_dispatcher_forgets_what_has_expired(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker = await b.worker(limit=0)
+            await b.quiet()
+            expired = await b.producer().queued(expires=START + SECOND)
+            window = b.core.dispatcher.queue("k")
+            assert window is not None
+            assert expired in window
+            b.clock.advance(1)
+            assert await Expire(b.core).run_once() == {"expired": 1}
+            assert expired not in window
+            b.core.sessions.set_limit(worker.own, 1)
+            await b.quiet()
+            assert worker.pushed == []
+
+    run(main())
+
+
+def test_a_lease_that_is_under_way_comes_before_an_expiry_or_after_it(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker = await b.worker(limit=1)
+            await b.quiet()
+            gate = Gate()
+            b.executor.before = gate
+            producer = b.producer()
+            producer.submit(make_run(expires=START + SECOND))
+            await gate.reached()
+            b.clock.advance(1)
+            expiry = asyncio.create_task(b.core.expiry.end())
+            gate.open()
+            assert await expiry == 0, "it was leased in time, in the transaction that made it"
+            await worker.wait_for("run")
+            assert await b.core.expiry.end() == 0
+
+    run(main())
+
+
+def test_more_than_a_batch_expires_in_one_pass(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            runs = [make_run("unserved", expires=START + i % 7) for i in range(2 * BATCH + 1)]
+            await b.producer().submitted(*runs)
+            b.clock.advance(1)
+            assert await Expire(b.core).run_once() == {"expired": len(runs)}
+            assert ask(path, "SELECT DISTINCT state_name FROM task_run") == [("Expired",)]
+
+    run(main())
+
+
+def test_expired_runs_are_found_by_their_index(path: Path) -> None:
+    compiler = Compiler()
+    for query in (expired_runs, next_expiry):
+        compiled = compiler(query)
+        with closing(sqlite3.connect(path)) as connection:
+            params = compiled.bind({"now": 1, "limit": 1})
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {compiled.text}", params).fetchall()
+        (step,) = [row[3] for row in rows]
+        assert step.startswith("SEARCH task_run USING INDEX ix_task_run_expires (state_type=? AND expires")
 
 
 # --- Retention ----------------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 
 from runlane_broker.core.services import ServiceBoard
 from runlane_broker.errors import StoreUnavailable
-from runlane_broker.services.service import JITTER, Counts, Service, Services
+from runlane_broker.services.service import JITTER, SHORTEST_SLEEP, Counts, Service, Services
 
 from ..support import START, FakeClock, run
 
@@ -22,9 +23,13 @@ class Counting(Service):
         super().__init__(interval, clock or FakeClock(), enabled=enabled)
         self.error: Exception | None = None
         self.ran = 0
+        self.hint: float | None = None
+        self.passed = asyncio.Event()
 
     async def run_once(self) -> Counts:
         self.ran += 1
+        self.passed.set()
+        self._next = self.hint
         if self.error is not None:
             raise self.error
         return {"things": 2}
@@ -95,5 +100,35 @@ def test_starting_and_stopping_twice_is_harmless() -> None:
         await services.stop()
         await services.stop()
         assert not service.state.running
+
+    run(main())
+
+
+def test_a_pass_that_knows_when_there_is_something_to_do_is_followed_in_time_and_never_later_than_usual() -> None:
+    async def main() -> None:
+        service = Counting(interval=10.0)
+        await service.attempt()
+        assert service.pause() >= 10.0 * (1 - JITTER)
+        for hint, at_least, at_most in ((3.0, 3.0, 3.3), (0.0, SHORTEST_SLEEP, 0.1), (1000.0, 9.0, 11.0)):
+            service.hint = hint
+            await service.attempt()
+            assert at_least <= service.pause() <= at_most
+        service.error = KeyError("x")
+        await service.attempt()
+        assert service.pause() >= 10.0, "what the pass before has known does not count after one that failed"
+
+    run(main())
+
+
+def test_a_service_is_woken() -> None:
+    async def main() -> None:
+        service = Counting(interval=3600.0)
+        service.start()
+        for passes in (1, 2):
+            service.wake()
+            await service.passed.wait()
+            service.passed.clear()
+            assert service.ran == passes
+        await service.stop()
 
     run(main())

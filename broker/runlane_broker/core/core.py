@@ -9,6 +9,7 @@ from ..storage.operations.sessions import BeatBroker, StartBroker
 from ..storage.records import Backlog
 from ..storage.store import Store
 from .dispatching import Dispatching
+from .expiry import Expiry
 from .flows import Flows
 from .hub import Hub
 from .late import LateRuns
@@ -54,8 +55,10 @@ class Core:
         self.tag_limits = TagLimits(store)
         self.queues = Queues(store)
         self.services = ServiceBoard()
+        self.services.add(dispatching.due.state)
         own = settings.services
-        self.late = LateRuns(store, self.registry, dispatcher, own.late_after, own.late_after_of)
+        self.late = LateRuns(clock, store, self.registry, dispatcher, own.late_after, own.late_after_of)
+        self.expiry = Expiry(clock, store, self.transitions)
         self.retention = Retention(clock, store, own.keep_successes, own.keep_failures)
         self.workers = Workers(clock, self.registry, dispatcher)
         store.on_recovery(self.sessions.renew_graces)

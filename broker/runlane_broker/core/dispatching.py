@@ -88,6 +88,11 @@ class Dispatching:
         """The wall clock was set, by somebody who knows: what has come due by that is dispatched now."""
         self._due.time_changed()
 
+    @property
+    def due(self) -> DueClock:
+        """What wakes it when runs come due, to look at."""
+        return self._due
+
     def holder(self, session_id: str, epoch: int) -> Holder:
         """Return a session of this broker as lease statements want it."""
         return Holder(session_id, self._broker_id, epoch)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from ..clock import Clock
+from .services import ServiceState
 
 #: The wall clock may be set while we sleep: look at it this often, in seconds.
 _LONGEST_SLEEP = 1.0
@@ -26,6 +27,8 @@ class DueClock:
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = 0
         self._stopped = False
+        #: As that of a service: this is one, but for the clock that wakes it.
+        self.state = ServiceState("due_runs", _LONGEST_SLEEP, running=True)
 
     def __repr__(self) -> str:
         return f"<DueClock {len(self._next)} keys>"
@@ -38,6 +41,10 @@ class DueClock:
         if self._timer is None or due < self._wakes_at:
             self._sleep()
 
+    def expects(self, task_key: str, due: int) -> bool:
+        """Say whether the key will be looked up for a run that comes due at `due`, or has come due just now."""
+        return self._next.get(task_key, due + 1) <= due
+
     def time_changed(self) -> None:
         """The wall clock was set: look at it now and not at the next occasion."""
         if not self._stopped:
@@ -47,6 +54,7 @@ class DueClock:
     def stop(self) -> None:
         """Never call again."""
         self._stopped = True
+        self.state.running = False
         self._cancel()
 
     def _cancel(self) -> None:
@@ -71,6 +79,8 @@ class DueClock:
         for key in due:
             del self._next[key]
         if due:
+            began = self._clock.monotonic()
             self._came_due(due)
+            self.state.ran(now, self._clock.monotonic() - began, {"keys": len(due)})
         if self._timer is None:
             self._sleep()

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from ..clock import MICROS_PER_SECOND
+from ..clock import MICROS_PER_SECOND, Clock
 from ..dispatch import Dispatcher
 from ..storage.operations.late import BEGINNING, MarkFlowRunsLate, MarkTaskRunsLate, Place
 from ..storage.store import Store
+from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 from .registry import Registry
 
 T = TypeVar("T", MarkTaskRunsLate, MarkFlowRunsLate)
@@ -19,13 +20,29 @@ class LateRuns:
     """Marks runs late. That changes nothing about when they are dispatched."""
 
     def __init__(
-        self, store: Store, registry: Registry, dispatcher: Dispatcher, after: float, after_of: Mapping[str, float]
+        self,
+        clock: Clock,
+        store: Store,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        after: float,
+        after_of: Mapping[str, float],
     ) -> None:
+        self._clock = clock
         self._store = store
         self._registry = registry
         self._dispatcher = dispatcher
         self._patience = _micros(after)
         self._patience_of = {key: _micros(seconds) for key, seconds in after_of.items()}
+
+    async def next_in(self) -> float | None:
+        """Return in how many seconds a run may be late next (0: one may be now); None if none waits."""
+        waits = [
+            due + (await self._shortest(kind)) - self._clock.now()
+            for kind in (TASK_RUN, FLOW_RUN)
+            if (due := await self._store.upkeep.next_due(kind)) is not None
+        ]
+        return max(min(waits), 0) / MICROS_PER_SECOND if waits else None
 
     async def mark_task_runs(self) -> int:
         """Mark task runs, and return how many."""
@@ -33,9 +50,7 @@ class LateRuns:
 
     async def mark_flow_runs(self) -> int:
         """Mark flow runs, and return how many. A work queue may have a patience of its own."""
-        shortest = await self._store.queues.shortest_late_after()
-        shortest = self._patience if shortest is None else min(shortest, self._patience)
-        return await self._mark(MarkFlowRunsLate(self._patience, shortest))
+        return await self._mark(MarkFlowRunsLate(self._patience, await self._shortest(FLOW_RUN)))
 
     def reasons(self) -> dict[str, str]:
         """Say for each task key that some worker serves why its runs may have to wait."""
@@ -48,6 +63,13 @@ class LateRuns:
                 workers, sum_ = slots.get(key, (0, 0))
                 slots[key] = (workers + 1, sum_ + free)
         return {key: _reason(workers, free) for key, (workers, free) in slots.items()}
+
+    async def _shortest(self, kind: RunKind) -> int:
+        """Return the least patience that any run of a kind is given."""
+        if kind is TASK_RUN:
+            return min(self._patience, *self._patience_of.values(), self._patience)
+        shortest = await self._store.queues.shortest_late_after()
+        return self._patience if shortest is None else min(shortest, self._patience)
 
     async def _mark(self, operation: T) -> int:
         """Batch after batch; between two of them whatever else waits to be written has its turn."""

@@ -54,7 +54,7 @@ class Transitions:
     async def create_task_runs(self, runs: Sequence[NewRunRecord]) -> tuple[Created, ...]:
         """Create task runs in one transaction; the outcome of each, in order. Who is due is dispatched."""
         future: asyncio.Future[tuple[Created, ...]] = asyncio.get_running_loop().create_future()
-        self._submissions.submit(runs, lambda outcome: _resolve(future, outcome))
+        self._submissions.submit(runs, lambda outcome: resolve(future, outcome))
         return await future
 
     async def create_flow_run(self, run: NewFlowRun) -> Created:
@@ -130,7 +130,7 @@ class Transitions:
                 if not isinstance(outcome, Exception):
                     self.settle(changes(outcome))
             finally:
-                _resolve(future, outcome)
+                resolve(future, outcome)
 
         self._store.submit(operation, done)
         return await future
@@ -140,7 +140,7 @@ def _change_of(outcome: TransitionOutcome | None) -> tuple[Change, ...]:
     return () if outcome is None or outcome.change is None else (outcome.change,)
 
 
-def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+def resolve(future: asyncio.Future[Any], outcome: Any) -> None:
     """Answer who waits, if anybody still does: what is committed is committed."""
     if future.done():
         return

@@ -7,6 +7,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from ..clock import Clock, SystemClock
@@ -20,6 +21,8 @@ Counts: TypeAlias = Mapping[str, int]
 
 #: A sleep is so much longer or shorter, at random: services of one interval should not all wake at once.
 JITTER: Final = 0.1
+#: What is due at once is done after so many seconds, together with what comes due meanwhile.
+SHORTEST_SLEEP: Final = 0.05
 #: A service that fails waits up to so many intervals, or so many seconds.
 _LONGEST_BACKOFF: Final = 64
 _LONGEST_WAIT: Final = 60.0
@@ -28,6 +31,7 @@ _LONGEST_WAIT: Final = 60.0
 class Service(ABC):
     """Calls `run_once` every `interval` seconds or so. Starting or stopping twice is harmless.
 
+    A pass that knows when the next one has something to do says so in `_next`, and that one comes sooner.
     What goes wrong is counted and logged, and the next try waits longer; nothing ends the service but `stop`.
     """
 
@@ -37,6 +41,10 @@ class Service(ABC):
     def __init__(self, interval: float, clock: Clock | None = None, *, enabled: bool = True) -> None:
         self._clock = clock or SystemClock()
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        #: Seconds until there is something to do, as the last pass knew; None: it could not tell. Never more than
+        #: the interval is slept all the same: there may be news that no pass has seen.
+        self._next: float | None = None
         self._random = random.Random()
         self._failures = 0
         self.state = ServiceState(self.name, interval, enabled)
@@ -59,16 +67,23 @@ class Service(ABC):
             self._task = None
             self.state.running = False
 
+    def wake(self) -> None:
+        """There is something to do: end the sleep."""
+        self._woken.set()
+
     def pause(self) -> float:
         """Return how long to sleep until there may be something to do, in seconds."""
         interval = self.state.interval
         if self._failures:
             interval = max(interval, min(interval * min(2**self._failures, _LONGEST_BACKOFF), _LONGEST_WAIT))
+        elif self._next is not None and self._next < interval:
+            return max(self._next, SHORTEST_SLEEP) * (1 + JITTER * self._random.random())  # never too early
         return interval * (1 + JITTER * (2 * self._random.random() - 1))
 
     async def attempt(self) -> None:
         """Run once, and note how it went."""
         at, began = self._clock.now(), self._clock.monotonic()
+        self._next = None
         try:
             counts = await self.run_once()
         except Exception as exc:  # one bad pass must not end the service
@@ -84,7 +99,10 @@ class Service(ABC):
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self.pause())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.pause()):
+                    await self._woken.wait()
+            self._woken.clear()
             await self.attempt()
 
 

@@ -29,6 +29,7 @@ from .runs import RunReader
 from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
 from .tables import FLOW_RUN, TASK_RUN, RunKind
 from .tag_limits import LimitReader
+from .upkeep import UpkeepReader
 from .writer import Callback, Executor, Writer
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Store:
         self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
         self.queues = QueueReader(self._reading)
         self.retention = RetentionReader(self._reading)
+        self.upkeep = UpkeepReader(self._reading)
 
     @classmethod
     def sqlite(cls, path: Path, clock: Clock, broker_id: str, executor: Executor | None = None) -> Store:

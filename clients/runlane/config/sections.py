@@ -150,6 +150,8 @@ class ServicesSection(Section):
     late_after_of: Mapping[str, float] = setting(
         {}, Durations(Seconds(may_be_zero=True)), "the same for single task keys"
     )
+    expiry: bool = setting(True, OnOff(), "whether runs that wait are cancelled once they have expired")
+    expiry_interval: float = setting(5.0, _TIMER, "how often such runs are looked for")
     keep_successes: float = setting(
         0.0, Seconds(may_be_zero=True), "how long runs are kept that have COMPLETED; 0: for ever"
     )

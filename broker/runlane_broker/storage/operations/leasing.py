@@ -102,7 +102,7 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
             },
         )
         if row is None:
-            return _expire(tx, run_id) or Refusal.TAKEN
+            return expire(tx, run_id) or Refusal.TAKEN
         attempt, task_key, timeout, expires, headers = row
         add_state(
             tx,
@@ -119,7 +119,8 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
         return LeasedRun(run_id, attempt, task_key, payload[0], timeout, expires, _headers(headers))
 
 
-def _expire(tx: Transaction, run_id: str) -> FinalRun | None:
+def expire(tx: Transaction, run_id: str) -> FinalRun | None:
+    """End a run that waits and has expired; None if it does not, or has not."""
     timestamp = tx.tick()
     state_id = tx.new_id(timestamp)
     params = {"id": run_id, "now": tx.now, "state_id": state_id, "timestamp": timestamp}

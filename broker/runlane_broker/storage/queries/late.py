@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Update, and_, insert, literal_column, select, tuple_, update
+from sqlalchemy import ColumnElement, Insert, Update, and_, func, insert, literal_column, select, tuple_, update
 from sqlalchemy.sql.base import Executable
 
 from runlane.protocol.states import StateName, StateType
@@ -35,6 +35,11 @@ def _overdue(kind: RunKind, *others: Any) -> Any:
         .order_by(run.due, run.id)
         .limit(param("limit"))
     )
+
+
+def first_due(kind: RunKind) -> Executable:
+    """Return when the first of a kind's runs that wait is due; null if none waits."""
+    return select(func.min(kind.run.c.due)).where(_waits(kind))
 
 
 def overdue_task_runs() -> Executable:

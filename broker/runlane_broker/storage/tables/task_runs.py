@@ -95,6 +95,14 @@ Index(
     postgresql_where=text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
 )
 Index(
+    "ix_task_run_expires",
+    task_run.c.state_type,  # one and the same: see `ix_task_run_due`
+    task_run.c.expires,
+    task_run.c.id,
+    sqlite_where=text("state_type = 'SCHEDULED' AND withheld IS NULL AND expires IS NOT NULL"),
+    postgresql_where=text("state_type = 'SCHEDULED' AND withheld IS NULL AND expires IS NOT NULL"),
+)
+Index(
     "ix_task_run_session",
     task_run.c.session_id,
     sqlite_where=text("session_id IS NOT NULL"),

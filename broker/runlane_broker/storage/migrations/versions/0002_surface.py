@@ -325,6 +325,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("state_type = 'SCHEDULED' AND state_name = 'Scheduled' AND withheld IS NULL"),
     )
     op.create_index(
+        "ix_task_run_expires",
+        "task_run",
+        ["state_type", "expires", "id"],
+        unique=False,
+        sqlite_where=sa.text("state_type = 'SCHEDULED' AND withheld IS NULL AND expires IS NOT NULL"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED' AND withheld IS NULL AND expires IS NOT NULL"),
+    )
+    op.create_index(
         "uq_task_run_dynamic_key",
         "task_run",
         ["task_key", "dynamic_key"],
