@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from runlane.protocol.limits import MAX_MESSAGE_BYTES
 
+from .deadlines import PromptHTTP, PromptWebSocket
 from .errors import StartupError
 
 #: Connections that may wait to be accepted.
@@ -61,7 +62,8 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]
     """Serve an application on a listener while the block runs; then close every connection with 1012."""
     config = uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        http=PromptHTTP,
+        ws=PromptWebSocket,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,

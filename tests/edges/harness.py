@@ -93,7 +93,7 @@ class Host:
         self.url = ""
         self._started = threading.Event()
         self._failed: BaseException | None = None
-        self._loop: asyncio.AbstractEventLoop
+        self.loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
@@ -110,7 +110,7 @@ class Host:
     def stop(self) -> None:
         self.canary.close()
         self.http.close()
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self.loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the broker did not stop"
         logging.getLogger().removeHandler(self.log)
@@ -124,7 +124,7 @@ class Host:
             raise
 
     async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         settings = Settings(
             port=0, db=f"sqlite:///{self.path}", token=self.token, timers=TIMERS, services=SERVICES
@@ -155,7 +155,7 @@ class Host:
 
     def wait(self, main: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the broker's event loop."""
-        return asyncio.run_coroutine_threadsafe(main, self._loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(main, self.loop).result(PATIENCE)
 
     def state_of(self, run_id: str) -> tuple[str, str]:
         """Return a run's state as the HTTP edge shows it."""

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from runlane.protocol import limits
 from runlane.protocol.ids import uuid7
 from runlane_broker.core import submit
-from runlane_broker.gateway import connection
+from runlane_broker.gateway import connection, talk
 from runlane_broker.gateway.connection import Connection
 from runlane_broker.gateway.outbox import HIGH_WATER, Outbox
 from runlane_broker.storage.store import Store
@@ -358,6 +358,7 @@ def test_one_message_of_more_runs_than_may_wait(broker: Host) -> None:
 def test_a_peer_that_never_reads(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is closed as soon as more waits for it than may; everybody else is served meanwhile."""
     monkeypatch.setattr(Connection, "outbox_limit", 200_000)
+    monkeypatch.setattr(talk, "BURST", 1e9)
     monkeypatch.setattr(connection, "_CLOSE_SECONDS", 0.02)
     beats = json.dumps([{"type": "beat", "n": 1}] * 4000)
 

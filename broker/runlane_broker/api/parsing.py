@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -18,6 +19,8 @@ from .errors import BadRequest
 
 #: Bytes of a body, where a route does not say otherwise: one run's parameters, and room for the rest.
 MAX_BODY_BYTES: Final = 1024 * 1024
+#: A body that has not come within this time will not be waited for. Seconds.
+BODY_SECONDS: Final = 30.0
 #: The versions of the Prefect server API that this one can stand in for begin here.
 _OLDEST_VERSION: Final = (0, 8, 0)
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", re.ASCII)
@@ -40,15 +43,19 @@ def check_version(version: str | None) -> None:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read a body. Raises `HTTPException`: 413 beyond `limit` bytes, without waiting for its end."""
+    """Read a body. Raises `HTTPException`: 413 beyond `limit` bytes, at once; 408 for one that is too slow."""
     data = bytearray()
     try:
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > limit:
-                raise HTTPException(413, f"the body has more than {limit} bytes")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > limit:
+                    raise HTTPException(413, f"the body has more than {limit} bytes")
     except ClientDisconnect as exc:
         raise HTTPException(400, "the body was cut off") from exc
+    except TimeoutError as exc:
+        message = f"the body has not come within {BODY_SECONDS:g} s"
+        raise HTTPException(408, message, {"Connection": "close"}) from exc
     return bytes(data)
 
 

@@ -20,15 +20,22 @@ from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
 from ..access import AUTHENTICATED, Access
 from ..core.core import Core
 from .outbox import Outbox
+from .talk import Talk
 
 logger = logging.getLogger("runlane.gateway")
 
 #: A message that a peer does not take within this time: it is too slow. Seconds.
-WRITE_SECONDS: Final = 10.0
+WRITE_SECONDS: Final = 8.0
 #: How long a closing connection may take to send what is left. Seconds.
 _CLOSE_SECONDS: Final = 2.0
 #: Reading waits so long for room before it gives up. Seconds.
 _CROWDED_SECONDS: Final = 5.0
+#: A message's frames are taken in slices of about this many bytes; between them others have their turn.
+_SLICE_BYTES: Final = 16 * 1024
+#: What a frame counts for at least in a slice: short ones cost time, too.
+_FRAME_BYTES: Final = 256
+
+_TOO_MUCH: Final = "too much, too fast; come back in 1 s"
 
 Handler = Callable[[Any, int], None]
 
@@ -62,6 +69,7 @@ class Connection:
         self._room.set()
         self._unprocessed = 0
         self._unprocessed_bytes = 0
+        self._talk = Talk(core.clock.monotonic)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._conversation.phase.name}, {self._outbox!r}>"
@@ -157,11 +165,9 @@ class Connection:
                     deadline.reschedule(self._handshake_deadline())
                 while self._closing is None:
                     before = self._conversation.phase
-                    self._take(await self._receive())
+                    await self._take(await self._receive())
                     if self._conversation.phase is not before:
                         deadline.reschedule(self._handshake_deadline())
-                    if not self._room.is_set():
-                        await self._wait_for_room()
         except WebSocketDisconnect:
             self.close(CloseCode.NORMAL, "")
         except TimeoutError:
@@ -192,21 +198,35 @@ class Connection:
             async with asyncio.timeout(_CROWDED_SECONDS):
                 await self._room.wait()
         except TimeoutError:
-            self.close(CloseCode.TOO_MUCH, "too much, too fast; come back in 1 s")
+            self.close(CloseCode.TOO_MUCH, _TOO_MUCH)
 
-    def _take(self, text: str) -> None:
+    async def _take(self, text: str) -> None:
+        """Take a message's frames in their order, with pauses: one message may hold tens of thousands."""
         frames = self._decoder.decode(text)
         size = len(text) // max(len(frames), 1)
+        taken = 0
         for frame in frames:
-            try:
-                if isinstance(frame, FrameRefused):
-                    raise frame
-                self._conversation.up(frame)
-                self._handlers[type(frame)](frame, size)
-            except FrameRefused as exc:
-                self.refuse(exc)
+            self._handle(frame, size)
             if self._closing is not None:
                 return
+            taken += max(size, _FRAME_BYTES)
+            if not self._room.is_set():
+                await self._wait_for_room()
+            elif taken >= _SLICE_BYTES:
+                await asyncio.sleep(0)
+                taken = 0
+
+    def _handle(self, frame: m.Frame | FrameRefused, size: int) -> None:
+        try:
+            if isinstance(frame, FrameRefused):
+                raise frame
+            self._conversation.up(frame)
+            if not self._talk.allows(frame):
+                self.close(CloseCode.TOO_MUCH, _TOO_MUCH)
+                return
+            self._handlers[type(frame)](frame, size)
+        except FrameRefused as exc:
+            self.refuse(exc)
 
     async def _write(self) -> None:
         """The one writer. Nobody else waits for a peer."""

@@ -33,6 +33,11 @@ _REFUSED = {
 }
 
 
+#: Runs that a `watch` looks for in one go, and how many goes may be under way: results may be large, and who asks
+#: for them may not take them.
+_IDS_PER_LOOK = 50
+_LOOKS = 4
+
 #: Characters of an item's error: as many answers as a frame may have items must fit into one message.
 _MAX_ITEM_TEXT = 120
 
@@ -44,6 +49,9 @@ class SubmissionConnection(Connection):
         super().__init__(socket, core, access, submission_conversation(), codec.SUBMISSION_UP)
         self._watched: set[str] = set()
         self._reads: set[asyncio.Task[None]] = set()
+        self._looks = asyncio.Semaphore(_LOOKS)
+        self._clear = asyncio.Event()
+        self._clear.set()
         self._last_submit: asyncio.Future[None] | None = None
         self._handlers = {
             m.Auth: self.on_auth,
@@ -117,7 +125,11 @@ class SubmissionConnection(Connection):
         try:
             if before is not None:
                 await asyncio.shield(before)
-            unknown = await _to_its_end(self._core.watching.look_up(self, ids))
+            unknown = [
+                id_
+                for start in range(0, len(ids), _IDS_PER_LOOK)
+                for id_ in await self._look(ids[start : start + _IDS_PER_LOOK])
+            ]
         except StoreUnavailable:
             self.close(CloseCode.OVERLOADED, "the database cannot be read now")
             return
@@ -126,6 +138,12 @@ class SubmissionConnection(Connection):
         for run_id in unknown:
             self._watched.discard(run_id)
             self.send(m.Error(code=ErrorCode.NOT_FOUND, message="there is no such run", frame="watch", ref=run_id))
+
+    async def _look(self, ids: Sequence[str]) -> list[str]:
+        """Look as soon as what was found before has been taken."""
+        async with self._looks:
+            await self._clear.wait()
+            return await _to_its_end(self._core.watching.look_up(self, ids))
 
     def _on_unwatch(self, frame: m.Unwatch, _size: int) -> None:
         self._watched.difference_update(frame.ids)
@@ -147,6 +165,14 @@ class SubmissionConnection(Connection):
         """Push a run's progress; a congested connection gets the next one."""
         if not self._outbox.congested:
             self.send(m.RunProgress(id=run_id, current=current, total=total, message=message))
+
+    def on_congested(self) -> None:
+        """Look for nothing more that would have to wait here."""
+        self._clear.clear()
+
+    def on_clear(self) -> None:
+        """Look again."""
+        self._clear.set()
 
     # The rest ----------------------------------------------------------------------------------------------
 

@@ -42,10 +42,10 @@ class WorkerConnection(Connection):
 
     # Up ----------------------------------------------------------------------------------------------------
 
-    def _take(self, text: str) -> None:
+    async def _take(self, text: str) -> None:
         if self._session is not None:
             self._core.sessions.seen(self._session)
-        super()._take(text)
+        await super()._take(text)
 
     def _on_subscribe(self, frame: m.Subscribe, _size: int) -> None:
         self._core.sessions.subscribe(self, frame, self._opened)

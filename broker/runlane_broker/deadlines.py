@@ -1,0 +1,88 @@
+"""uvicorn's protocols, with an end to each wait for a peer that has none there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as HTTPProtocol
+else:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol as HTTPProtocol
+
+#: Who has connected, or begun a request, has this long for the request's head. Seconds.
+HEAD_SECONDS: Final = 5.0
+#: Who is sent a close frame has this long to take it and to answer. Seconds.
+CLOSE_SECONDS: Final = 2.0
+
+
+class PromptHTTP(HTTPProtocol):
+    """Does not wait for a request's head for as long as somebody keeps the connection open."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _upgraded = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """The peer owes a request."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """See whether the head is complete."""
+        super().data_received(data)
+        if self._upgraded:
+            return
+        cycle = getattr(self, "cycle", None)  # there is none before the first request
+        if cycle is None or cycle.response_complete:
+            self._expect_head()
+        else:
+            self._expect_nothing()
+
+    def handle_websocket_upgrade(self, *args: Any) -> None:
+        """From here on it is the WebSocket's."""
+        super().handle_websocket_upgrade(*args)  # h11's gives it the request
+        self._upgraded = True
+        self._expect_nothing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody owes anything any more."""
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._deadline is None and not self.transport.is_closing():
+            self._deadline = asyncio.get_running_loop().call_later(HEAD_SECONDS, self.transport.close)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class PromptWebSocket(WebSocketsSansIOProtocol):
+    """Does not wait for a peer that was closed to take what was sent, and owes no pong to one that takes none."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    async def run_asgi(self) -> None:
+        """Serve the connection; then it has a moment to go by itself."""
+        try:
+            await super().run_asgi()
+        finally:
+            if not self.disconnected:
+                self._deadline = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def handle_ping(self) -> None:
+        """Answer, unless answers pile up already."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)

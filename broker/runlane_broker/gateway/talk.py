@@ -1,0 +1,42 @@
+"""How much a peer may say that waits for no commit: such frames meet no backpressure of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from runlane.protocol import messages as m
+
+#: Of such frames a peer may send so many at once …
+BURST: Final = 5000.0
+#: … and so many a second. An honest worker beats once a second at most.
+RATE: Final = 200.0
+#: What counts, and for how much. A worker tells of each of its 1,000 runs' progress ten times a second at most.
+_COSTS: Final[Mapping[type[m.Frame], float]] = {
+    m.Beat: 1.0,
+    m.SetLimit: 1.0,
+    m.Unwatch: 1.0,
+    m.Progress: 0.02,
+}
+
+
+class Talk:
+    """A bucket that empties with each such frame and fills with time. `monotonic` gives seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._left = BURST
+        self._since = monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Talk, {self._left:.0f} left>"
+
+    def allows(self, frame: m.Frame) -> bool:
+        """Take note of a frame; False if it is one too many."""
+        cost = _COSTS.get(type(frame))
+        if cost is None:
+            return True
+        now = self._monotonic()
+        self._left = min(self._left + (now - self._since) * RATE, BURST) - cost
+        self._since = now
+        return self._left >= 0

@@ -1,0 +1,216 @@
+"""Peers that send much, slowly, or nothing: each is bounded, and holds up nobody but itself."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from runlane.protocol import limits
+from runlane_broker import deadlines
+from runlane_broker.api import parsing
+from runlane_broker.gateway import talk
+from runlane_broker.gateway.outbox import HIGH_WATER, Outbox
+
+from .harness import (
+    SUBMISSION,
+    WORKER,
+    Close,
+    Host,
+    authenticated,
+    dial,
+    new_run,
+    producer,
+    request,
+    run,
+    status_of,
+    upgrade,
+    worker,
+)
+from .harness import (
+    talk as exchange,
+)
+
+BEAT = {"type": "beat", "n": 1}
+TOO_MUCH = Close(4429, "too much, too fast; come back in 1 s")
+
+
+# --- Much ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "frame"),
+    [
+        (WORKER, BEAT),
+        (WORKER, {"type": "limit", "limit": 1}),
+        (SUBMISSION, BEAT),
+        (SUBMISSION, {"type": "unwatch", "ids": []}),
+    ],
+    ids=["worker beat", "limit", "producer beat", "unwatch"],
+)
+def test_a_flood_of_frames_that_wait_for_nothing_is_cut(
+    broker: Host, monkeypatch: pytest.MonkeyPatch, path: str, frame: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(talk, "BURST", 100.0)
+    monkeypatch.setattr(talk, "RATE", 0.001)
+
+    async def main() -> None:
+        async with worker(broker, leave=False) if path == WORKER else producer(broker) as peer:
+            await peer.say([frame] * 99)
+            assert len(await peer.answers()) in (0, 99), "so many are nothing unusual"
+            await peer.say([frame] * 2)
+            assert await peer.closed() == TOO_MUCH
+
+    run(main())
+
+
+def test_what_was_said_is_forgotten_with_time() -> None:
+    now = 0.0
+    bucket = talk.Talk(lambda: now)
+    beat = talk.m.Beat()
+    assert all(bucket.allows(beat) for _ in range(5000))
+    assert not bucket.allows(beat)
+    now = 1.0
+    assert sum(bucket.allows(beat) for _ in range(1000)) == 199  # one was owed
+    now = 10_000.0
+    assert sum(bucket.allows(beat) for _ in range(10_000)) == 5000
+    submit = talk.m.Submit(ref=1, runs=())
+    assert all(bucket.allows(submit) for _ in range(10_000)), "those wait for their commit"
+
+
+def test_a_message_of_very_many_frames_lets_others_have_their_turn(
+    broker: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "BURST", 1e9)
+
+    async def main() -> tuple[int, int]:
+        async with producer(broker) as loud:
+            counting = asyncio.run_coroutine_threadsafe(turns(), broker.loop)
+            await loud.say([BEAT] * 30_000)
+            await loud.answers(30_000)
+            stop.set()
+            return await asyncio.wrap_future(counting)
+
+    async def turns() -> tuple[int, int]:
+        """Count the turns of the loop in which some of the beats were taken, and the most in one."""
+        turns, most, before = 0, 0, 0
+        while not stop.is_set():
+            await asyncio.sleep(0)
+            taken, before = len(beats) - before, len(beats)
+            turns += taken > 0
+            most = max(most, taken)
+        return turns, most
+
+    stop = threading.Event()
+    beats: list[int] = []
+    allows = talk.Talk.allows
+
+    def noting(self: talk.Talk, frame: talk.m.Frame) -> bool:
+        beats.append(1)
+        return allows(self, frame)
+
+    monkeypatch.setattr(talk.Talk, "allows", noting)
+    count, most = run(main())
+    assert most <= 200
+    assert count >= 30_000 / 200
+
+
+def test_the_frames_of_a_long_message_keep_their_order(broker: Host) -> None:
+    count = 3 * limits.MAX_UNPROCESSED_FRAMES
+
+    async def main() -> None:
+        async with producer(broker) as peer:
+            await peer.say(
+                [{"type": "submit", "ref": n, "runs": [new_run()] if n % 2 else []} for n in range(count)]
+            )
+            refs = [(await peer.expect("submitted"))["ref"] for _ in range(count)]
+            assert [ref for ref in refs if ref % 2] == list(range(1, count, 2))
+            assert [ref for ref in refs if not ref % 2] == list(range(0, count, 2))
+
+    run(main())
+
+
+def test_who_asks_for_results_and_takes_none_does_not_fill_the_memory(
+    broker: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is looked for waits until what was found has been taken: only what was under way comes on top."""
+    items = [new_run("edge.flood") for _ in range(32)]
+    waiting: list[int] = []
+    put = Outbox.put
+
+    def noting(self: Outbox, frame: bytes) -> bool:
+        waiting.append(self.bytes)
+        return put(self, frame)
+
+    async def main() -> None:
+        async with worker(broker, "edge.flood") as peer, producer(broker) as sender:
+            await sender.submit(*items)
+            for _ in items:
+                (pushed,) = await peer.pushed()
+                await peer.finish(pushed, result="x" * 500_000)
+        monkeypatch.setattr(Outbox, "put", noting)
+        async with authenticated(broker, SUBMISSION) as greedy:
+            greedy.socket.transport.pause_reading()
+            await greedy.say(*({"type": "watch", "ids": [item["id"]]} for item in items))
+            while not waiting or waiting[-1] <= HIGH_WATER:
+                await asyncio.sleep(0.001)
+            greedy.socket.transport.resume_reading()
+            found = [await greedy.expect("finished") for _ in items]
+            assert {frame["id"] for frame in found} == {item["id"] for item in items}
+
+    run(main())
+    assert max(waiting) < HIGH_WATER + 5 * 501_000
+
+
+# --- Slow ------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "BODY_SECONDS", 0.02)
+    head = request("/api/task_runs/filter", "Content-Length: 100", method="POST").replace(
+        b"Connection: close\r\n", b""
+    )
+    answer = run(exchange(broker, head + b"{"))
+    assert status_of(answer) == 408
+    assert b"has not come within 0.02 s" in answer
+    assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\n", upgrade(WORKER)[:-2]],
+    ids=["nothing", "half a line", "half a head", "half an upgrade"],
+)
+def test_who_never_says_what_it_wants_is_cut(broker: Host, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(deadlines, "HEAD_SECONDS", 0.02)
+    assert run(exchange(broker, sent)) == b""
+
+
+def test_a_second_request_has_its_time_too(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = request("/livez").replace(b"Connection: close\r\n", b"")
+
+    async def main() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        writer.write(whole)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        monkeypatch.setattr(deadlines, "HEAD_SECONDS", 0.02)
+        writer.write(whole[:10])
+        rest = await reader.read()
+        writer.close()
+        return answer + rest
+
+    assert status_of(run(main())) == 200
+
+
+def test_a_socket_outlives_the_time_for_its_head(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "HEAD_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with dial(broker, WORKER) as peer:
+            await asyncio.sleep(0.1)
+            await peer.say({"type": "auth"})
+            await peer.expect("auth_success")
+
+    run(main())
