@@ -11,6 +11,9 @@ from runlane.protocol.states import StateType
 from ..orchestration.decisions import Proposed
 from ..orchestration.details import StateDetails
 
+#: The dialect of a session whose worker is Prefect's.
+PREFECT: Final = "prefect"
+
 #: Runs of this lane go before the others of their priority.
 RETRY_LANE: Final = 0
 SCHEDULED_LANE: Final = 1

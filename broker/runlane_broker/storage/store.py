@@ -19,6 +19,7 @@ from ..clock import Clock
 from ..errors import StartupError, StoreUnavailable
 from . import queries as q
 from .flows import FlowReader
+from .kept import KeptReader
 from .lists import Lists
 from .operations.base import Operation
 from .queues import QueueReader
@@ -50,6 +51,7 @@ class Store:
         self.flows = FlowReader(self._reading)
         self.lists = Lists(self._reading)
         self.tag_limits = LimitReader(self._reading)
+        self.kept = KeptReader(self._reading)
         self.task_runs = RunReader(TASK_RUN, self._reading, task_run_record)
         self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
         self.queues = QueueReader(self._reading)

@@ -24,12 +24,18 @@ NO_TAGS: Final = "[]"
 
 
 def read_facts(
-    tx: Transaction, run_id: str, proposed: Proposed, *, flow_run_id: str | None, tags: str, leased: bool = False
+    tx: Transaction,
+    run_id: str,
+    proposed: Proposed,
+    *,
+    flow_run_id: str | None,
+    tags: str,
+    lease: Lease | None = None,
 ) -> Facts:
     """Return what the rules need to know of a task run's surroundings. What is not asked is not read."""
     starts = proposed.type is StateType.RUNNING
     return Facts(
-        lease=Lease.RUNLANE if leased else None,
+        lease=lease,
         flow=None if flow_run_id is None else read_flow(tx, flow_run_id),
         cached=_cached(tx, proposed.details.cache_key) if starts and not proposed.details.refresh_cache else None,
         limits=_limits(tx, run_id, tags) if starts and tags != NO_TAGS else (),

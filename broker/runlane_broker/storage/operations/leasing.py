@@ -335,7 +335,7 @@ def end_lease(
     )
     if changed == 0:
         return False
-    if row.tags != "[]" and row.state_type != StateType.PENDING:
+    if row.tags != "[]":
         tx.run(q.free_slots, {"task_run_id": row.id})
     add_state(
         tx,

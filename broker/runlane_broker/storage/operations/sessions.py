@@ -22,12 +22,13 @@ def hash_token(token: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class OpenSession(Operation[None]):
-    """Insert a session of this broker, at epoch 1."""
+    """Insert a session of this broker, at epoch 1. `dialect` is None for `runlane.v1`, otherwise `PREFECT`."""
 
     session_id: str
     broker_id: str
     client_id: str
     token_hash: bytes
+    dialect: str | None = None
 
     def execute(self, tx: Transaction) -> None:
         """Insert the row."""
@@ -42,6 +43,7 @@ class OpenSession(Operation[None]):
                 "token_hash": self.token_hash,
                 "created": timestamp,
                 "updated": timestamp,
+                "dialect": self.dialect,
             },
         )
 

@@ -26,6 +26,7 @@ from ...orchestration.decisions import (
     holds_result,
 )
 from ...orchestration.facts import Facts
+from ...orchestration.facts import Lease as HeldBy
 from ...orchestration.policies import choose_policy
 from ...orchestration.rules import Policy
 from ...orchestration.runs import CurrentState, Retries, Run
@@ -33,6 +34,7 @@ from ...orchestration.runs import RunKind as Kind
 from .. import queries as q
 from ..queries import transitions as qt
 from ..records import (
+    PREFECT,
     RETRY_LANE,
     SCHEDULED_LANE,
     Change,
@@ -83,6 +85,7 @@ class RunRow(NamedTuple):
     infrastructure_pid: str | None
     withheld: int | None
     retry_type: str | None
+    dialect: str | None
     state_message: str | None
     state_due: int | None
     state_details: str | None
@@ -124,6 +127,15 @@ class RunRow(NamedTuple):
             end_time=self.end_time,
             total_run_time=self.total_run_time,
         )
+
+    def lease(self) -> HeldBy | None:
+        """By whom it is held. A lease that nobody has said anything of yet is its run's state, without details."""
+        if self.session_id is None:
+            return None
+        if self.dialect != PREFECT:
+            return HeldBy.RUNLANE
+        silent = self.state_type == StateType.PENDING and self.state_details is None
+        return HeldBy.PREFECT_SENT if silent else HeldBy.PREFECT
 
     @property
     def is_queued(self) -> bool:
@@ -173,8 +185,7 @@ class SetState(Operation["TransitionOutcome | None"]):
     def _facts(self, tx: Transaction, row: RunRow) -> Facts:
         if self.kind is not TASK_RUN:
             return Facts(random=tx.random())
-        leased = row.session_id is not None
-        return read_facts(tx, row.id, self.proposed, flow_run_id=row.flow_run_id, tags=row.tags, leased=leased)
+        return read_facts(tx, row.id, self.proposed, flow_run_id=row.flow_run_id, tags=row.tags, lease=row.lease())
 
 
 def statements(kind: RunKind) -> qt.RunStatements:

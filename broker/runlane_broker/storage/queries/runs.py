@@ -194,7 +194,7 @@ def end_lease() -> Update:
     """Move a run out of its lease, under the fence."""
     return (
         update(task_run)
-        .where(_is_held_as_given(), one_of(task_run.c.state_type, LEASABLE))
+        .where(_is_held_as_given(), one_of(task_run.c.state_type, LEASABLE) | task_run.c.withheld.is_not(None))
         .values(
             state_type=param("state_type"),
             state_name=param("state_name"),
@@ -207,6 +207,7 @@ def end_lease() -> Update:
             losses=param("losses"),
             end_time=param("end_time"),
             total_run_time=param("total_run_time"),
+            withheld=null(),
             updated=param("timestamp"),
         )
     )

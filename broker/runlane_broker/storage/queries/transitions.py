@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Delete,
     Insert,
     Update,
@@ -34,6 +35,7 @@ from ..tables import (
     task_run,
     task_run_cache,
     task_run_state,
+    worker_session,
 )
 from .base import ONE, param
 
@@ -74,11 +76,19 @@ class RunStatements:
         own = [run[name] if name in run else null().label(name) for name in DECISION_COLUMNS]
         outcome = [payload.c[n].is_not(None) if n in payload.c else null().label(n) for n in ("result", "error")]
         return (
-            select(*own, state.c.message, state.c.due, state.c.details, state.c.data, *outcome)
+            select(*own, self._dialect(), state.c.message, state.c.due, state.c.details, state.c.data, *outcome)
             .join_from(self.kind.run, state, state.c.id == run.state_id)
             .join(payload, self.kind.run_of_payload == run.id)
             .where(run.id == param("id"))
         )
+
+    def _dialect(self) -> ColumnElement[Any]:
+        """How the session talks that holds the run."""
+        if "session_id" not in self.kind.run.c:
+            return null()
+        session = worker_session.c
+        held_by = session.id == self.kind.run.c.session_id
+        return select(session.dialect).where(held_by).scalar_subquery()
 
     def write(self) -> Update:
         """Write a decision, if the run is in the state that it was decided on."""

@@ -26,6 +26,7 @@ worker_session: Final = Table(
     Column("token_hash", LargeBinary, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
+    Column("dialect", Text),  # null: runlane.v1
     sqlite_with_rowid=False,
 )
 

@@ -70,7 +70,8 @@ task_run: Final = Table(
     CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
     CheckConstraint("lane IN (0, 1)", name="lane"),
     CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name="counts"),
-    CheckConstraint(f"session_id IS NULL OR state_type IN ({HELD})", name="lease"),
+    # A client that waits for a retry by itself holds its run meanwhile.
+    CheckConstraint(f"session_id IS NULL OR state_type IN ({HELD}) OR withheld IS NOT NULL", name="lease"),
     sqlite_with_rowid=False,
 )
 

@@ -1,0 +1,80 @@
+# ruff: noqa: E501  (as generated)
+"""What Prefect's clients need: objects and logs that are kept for them, how a session talks, retries that wait with their worker."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+_HELD = "session_id IS NULL OR state_type IN ('PENDING', 'RUNNING', 'CANCELLING')"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "kept_object",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("parent", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.Column("updated", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_kept_object")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "uq_kept_object_name",
+        "kept_object",
+        ["kind", "parent", "name"],
+        unique=True,
+        sqlite_where=sa.text("kind <> 'artifact'"),
+        postgresql_where=sa.text("kind <> 'artifact'"),
+    )
+    op.create_index("ix_kept_object_name", "kept_object", ["kind", "name"], unique=False)
+    op.create_table(
+        "log_line",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("task_run_id", sa.String(length=36), nullable=True),
+        sa.Column("flow_run_id", sa.String(length=36), nullable=True),
+        sa.Column("level", sa.SmallInteger(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("timestamp", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_log_line")),
+        sqlite_with_rowid=False,
+    )
+    for kind in ("task_run", "flow_run"):
+        op.create_index(
+            f"ix_log_line_{kind}",
+            "log_line",
+            [f"{kind}_id", "timestamp"],
+            unique=False,
+            sqlite_where=sa.text(f"{kind}_id IS NOT NULL"),
+            postgresql_where=sa.text(f"{kind}_id IS NOT NULL"),
+        )
+    op.create_index("ix_log_line_timestamp", "log_line", ["timestamp"], unique=False)
+    op.add_column("worker_session", sa.Column("dialect", sa.Text(), nullable=True))
+    _let_waiting_runs_be_held()
+
+
+def _let_waiting_runs_be_held() -> None:
+    """Widen a CHECK that every row fulfils already. SQLite would otherwise copy the whole table."""
+    wider = f"{_HELD} OR withheld IS NOT NULL"
+    connection = op.get_bind()
+    if connection.dialect.name != "sqlite":
+        op.drop_constraint(op.f("ck_task_run_lease"), "task_run", type_="check")
+        op.create_check_constraint(op.f("ck_task_run_lease"), "task_run", wider)
+        return
+    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+    connection.exec_driver_sql("PRAGMA writable_schema = ON")
+    connection.execute(
+        sa.text(
+            "UPDATE sqlite_master SET sql = replace(sql, :narrow, :wide) WHERE type = 'table' AND name = 'task_run'"
+        ),
+        {"narrow": f"CHECK ({_HELD})", "wide": f"CHECK ({wider})"},
+    )
+    connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
+    connection.exec_driver_sql("PRAGMA writable_schema = OFF")
