@@ -9,8 +9,8 @@ How to use it, from a simulation or with real processes:
 2. Producers that hear nothing (a time-out, `busy`, a connection that broke) write nothing: such a run may exist.
 3. Whoever disturbs something writes a `Fault` of it *before*: of a worker, a producer, `BROKER` or `DATABASE`.
    Without one nothing may be delivered twice. A worker that was killed or has quit needs another name afterwards.
-4. At the end stop the faults, wait until all is done, write `Quiet`, and read a `Snapshot` of the database; further
-   ones at any time before it: what was in the history once may never change.
+4. At the end stop the faults, wait until all is done, write `Quiet`, and read a `Snapshot` of the database;
+   further ones at any time before it: what was in the history once may never change.
 5. `judge(history)` returns the violations, and none if all is well. `ordered` names the keys that promise their
    order: those of an experiment without faults.
 
