@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 
@@ -338,6 +339,26 @@ class Dispatcher:
         keys = (key for key, queue in self._queues.items() if run_id in queue)
         key = next(keys, None)
         return None if key is None else Place(PlaceKind.QUEUED, key)
+
+    # For who looks for mistakes of ours
+
+    def reservations(self) -> Collection[Reservation]:
+        """Return the reservations that are not answered yet."""
+        return self._places.reservations()
+
+    def stalled_keys(self) -> list[str]:
+        """Return the keys whose windows want a refill that `refills_wanted` would not return: always none."""
+        wanting = (key for key, queue in self._queues.items() if queue.wants_refill and key not in self._low)
+        return [key for key in wanting if self._is_served(key)]
+
+    def recount(self) -> list[str]:
+        """Set right how many places each session has reserved; return the sessions where it was wrong: none."""
+        counts = Counter((r.session_id, r.epoch) for r in self._places.reservations())
+        wrong = [s for s in self._sessions.values() if s.reserved != counts[s.id, s.epoch]]
+        for session in wrong:
+            session.reserved = counts[session.id, session.epoch]
+            self._offer(session)
+        return [session.id for session in wrong]
 
     # Sessions and groups, inside
 

@@ -71,6 +71,10 @@ class Places:
         held = self._places.get(run_id)
         return held if isinstance(held, Reservation) else None
 
+    def reservations(self) -> tuple[Reservation, ...]:
+        """Return all reservations that stand."""
+        return tuple(held for held in self._places.values() if isinstance(held, Reservation))
+
     def reserved_of(self, key: str) -> int:
         """Return how many runs of a key are reserved: the database still shows them as dispatchable."""
         return self._reserved.get(key, 0)

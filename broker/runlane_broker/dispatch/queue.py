@@ -72,6 +72,11 @@ class TaskQueue:
             return False
         return self._stale or (self._spilled and len(self) <= self.size // _LOW_WATER)
 
+    @property
+    def refilling(self) -> bool:
+        """Whether rows are being read."""
+        return self._refill is not None
+
     def peek(self) -> QueuedRun | None:
         """Return the best run, and leave it."""
         return self._window.first()
