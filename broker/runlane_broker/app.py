@@ -36,6 +36,7 @@ from .clock import Clock
 from .core.core import Core
 from .gateway.submission import SubmissionConnection
 from .gateway.worker import WorkerConnection
+from .services.audit import Auditor
 from .services.expiry import Expire
 from .services.heartbeat import Heartbeat
 from .services.late_runs import MarkLateRuns
@@ -75,6 +76,7 @@ async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncG
                 Expire(core),
                 QueueStatuses(core),
                 Retain(core),
+                Auditor(core),
                 Lookout(core.unserved),
             ),
             core.services,

@@ -140,6 +140,7 @@ def test_polling_a_pool_by_priority_with_a_claim(broker: Host) -> None:
 def test_the_services_are_shown(broker: Host) -> None:
     shown = {service["name"]: service for service in broker.http.get("/api/admin/services").json()}
     assert set(shown) == {
+        "auditor",
         "due_runs",
         "expiry",
         "heartbeat",

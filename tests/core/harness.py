@@ -244,6 +244,14 @@ class Broker:
             elif dispatching._cycle_handle is None:
                 return
 
+    async def repaired(self) -> None:
+        """Let the auditor look until it finds nothing more: what is set right may show what else is wrong."""
+        for _ in range(3):
+            await self.quiet()
+            if not await self.core.audit.run(settling=0.0):
+                return
+        raise AssertionError("the auditor is never content")
+
     async def run(self, run_id: str) -> RunRecord:
         record = await self.core.store.run_by_id(run_id)
         assert record is not None
@@ -281,8 +289,12 @@ async def broker(
     start: bool = True,
     prepare: Callable[[ControlledExecutor], None] = lambda _: None,
     audited: bool = True,
+    tampered: bool = False,
 ) -> AsyncGenerator[Broker]:
-    """A broker on a file. Afterwards the file is audited, and nothing may have failed in between."""
+    """A broker on a file. Afterwards it looks at itself, the file is audited, and nothing may have failed.
+
+    `tampered`: the test has written into the database past this broker's memory, which must be noticed.
+    """
     clock = clock or FakeClock()
     broker_id = new_id()
     executor = ControlledExecutor(SqliteExecutor(path, clock, broker_id, source=random.Random(7)))
@@ -293,7 +305,14 @@ async def broker(
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
     try:
         backlog = await core.start() if start else Backlog(0, 0)
-        yield Broker(core, clock, executor, backlog, path, problems)
+        it = Broker(core, clock, executor, backlog, path, problems)
+        yield it
+        executor.fails = lambda _: False
+        if audited and core.ready:
+            found = await core.audit.run(settling=0.0)
+            assert bool(found) == tampered, found
+            if tampered:
+                await it.repaired()
     finally:
         executor.fails = lambda _: False
         await core.close()

@@ -199,7 +199,7 @@ def test_another_token_does_not_resume_and_does_not_disturb(path: Path) -> None:
 
 def test_a_session_resumed_elsewhere_is_served_no_more_and_no_run_is_lost(path: Path) -> None:
     async def main() -> None:
-        async with broker(path) as b:
+        async with broker(path, tampered=True) as b:
             worker = await b.worker(limit=2)
             await b.quiet()
             assert worker.answer is not None
@@ -380,7 +380,7 @@ def test_a_release_or_report_of_another_attempt_touches_nothing(path: Path) -> N
 
 def test_a_start_of_a_lease_that_is_over_is_answered_and_frees_the_slot(path: Path) -> None:
     async def main() -> None:
-        async with broker(path) as b:
+        async with broker(path, tampered=True) as b:
             worker, (run_id,) = await holding(b, 1)
             other = await b.worker()
             # Somebody else ends the lease in the database, and this broker does not know.

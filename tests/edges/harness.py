@@ -173,6 +173,7 @@ class Host:
         assert self.http.get("/readyz").status_code == 200
         self.canary.flies()
         self.wait(self._settled())
+        assert self.wait(self.core.audit.run(settling=0.0)) == []
         gc.collect()  # a task whose exception nobody looked at says so when it is collected
         gc.freeze()  # the next collection need not look at all this again
         assert self.log.faults() == []

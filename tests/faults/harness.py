@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Cor
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -183,6 +183,10 @@ class Execution:
     ended: float | None
 
 
+#: How often the broker's auditor looks.
+OFTEN: Final = {"RUNLANE_SERVICES_AUDIT_INTERVAL": "0.3"}
+
+
 class Site:
     """Starts brokers on one port and one database, and workers for them."""
 
@@ -208,7 +212,9 @@ class Site:
     async def broker(self) -> Process:
         """Start the broker, again and again on the same port; returns when it is ready."""
         database = f"sqlite:///{self.database}"
-        broker = await self.launch("broker", "serve", "--port", self.port, "--db", database, **self._timers)
+        broker = await self.launch(
+            "broker", "serve", "--port", self.port, "--db", database, **self._timers, **OFTEN
+        )
         await broker.line("listening on")
         return broker
 
@@ -283,9 +289,10 @@ class Site:
         return rows
 
     async def end(self) -> None:
-        """Kill and reap whatever still runs."""
+        """Kill and reap whatever still runs. No broker's auditor has found anything."""
         for process in self._processes:
             await process.kill()
+            assert "it was set right" not in process.log
 
     async def close(self) -> None:
         await self.end()

@@ -8,6 +8,7 @@ from ..settings import Settings
 from ..storage.operations.sessions import BeatBroker, StartBroker
 from ..storage.records import Backlog
 from ..storage.store import Store
+from .audit import Audit
 from .dispatching import Dispatching
 from .expiry import Expiry
 from .flows import Flows
@@ -60,6 +61,7 @@ class Core:
         self.late = LateRuns(clock, store, self.registry, dispatcher, own.late_after, own.late_after_of)
         self.expiry = Expiry(clock, store, self.transitions)
         self.retention = Retention(clock, store, own.keep_successes, own.keep_failures)
+        self.audit = Audit(clock, store, self.registry, dispatcher, dispatching, self.sessions, self.transitions)
         self.workers = Workers(clock, self.registry, dispatcher)
         store.on_recovery(self.sessions.renew_graces)
 

@@ -141,7 +141,7 @@ class Dispatching:
     def give_back(self, session_id: str, runs: Sequence[LeasedRun], reason: str) -> None:
         """A lease was committed for a session that is gone: nothing was pushed, nothing counts."""
         releases = tuple(Release(run.id, run.attempt, reason) for run in runs)
-        self.persist(ReleaseRuns(session_id, releases), self._given_back)
+        self.persist(ReleaseRuns(session_id, releases), self.given_back)
 
     # The cycle -----------------------------------------------------------------------------------------------
 
@@ -189,7 +189,8 @@ class Dispatching:
             if session is not None and session.epoch == reservation.epoch and session.port is not None:
                 session.port.close(CloseCode.SUPERSEDED, "this session was resumed elsewhere")
 
-    def _given_back(self, outcome: Any) -> None:
+    def given_back(self, outcome: Any) -> None:
+        """Queue again what `ReleaseRuns` has freed."""
         if isinstance(outcome, Freed):
             self.freed(outcome)
 

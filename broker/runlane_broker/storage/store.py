@@ -18,6 +18,7 @@ from runlane.protocol.states import FINAL, StateType
 from ..clock import Clock
 from ..errors import StartupError, StoreUnavailable
 from . import queries as q
+from .facts import FactReader
 from .flows import FlowReader
 from .kept import KeptReader
 from .lists import Lists
@@ -56,6 +57,7 @@ class Store:
         self.flow_runs = RunReader(FLOW_RUN, self._reading, flow_run_record)
         self.queues = QueueReader(self._reading)
         self.retention = RetentionReader(self._reading)
+        self.facts = FactReader(self._reading)
         self.upkeep = UpkeepReader(self._reading)
 
     @classmethod

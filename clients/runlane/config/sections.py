@@ -159,6 +159,8 @@ class ServicesSection(Section):
         0.0, Seconds(may_be_zero=True), "and those that have FAILED, CRASHED or were CANCELLED; 0: for ever"
     )
     retention_interval: float = setting(60.0, _TIMER, "how often older runs are looked for and deleted")
+    audit: bool = setting(True, OnOff(), "whether the broker looks for differences of memory and database")
+    audit_interval: float = setting(60.0, _TIMER, "how often it looks")
 
 
 #: All sections, in the order in which they are shown.
