@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -360,7 +361,10 @@ def _checked(run: tuple[Any, ...], history: list[tuple[Any, ...]]) -> Row:
     told = f"run {run_id}: {[state[2] for state in history]}"
     assert history[-1][:3] == (state_id, type_, name), told
     before: StateType | None = None
-    for _, kind, _, _ in history:
+    for (_, _, name_before, _), (_, kind, label, _) in pairwise([(None, None, None, None), *history]):
+        if label == "Late":  # it is where it was
+            assert (name_before, kind) == ("Scheduled", before), told
+            continue
         assert StateType(kind) in TRANSITIONS[before], told
         before = StateType(kind)
     leases = [lease for _, kind, _, lease in history if kind == StateType.PENDING]

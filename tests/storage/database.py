@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from runlane.protocol.states import StateType
+from runlane_broker.orchestration.common_rules import LATE
 from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.states import may_follow
 from runlane_broker.storage.operations.base import Operation
@@ -100,18 +101,37 @@ def audit(query: Callable[[str], Sequence[Row]]) -> None:
     """Fail if anything stands in the database that must not."""
     for what, text in AUDIT.items():
         assert list(query(text)) == [], what
-    states: dict[str, list[tuple[StateType, bool]]] = {}
-    # A run that is said to be late is where it was.
+    states: dict[str, list[_State]] = {}
     rows = query(
-        "SELECT task_run_id, type, details FROM task_run_state WHERE name <> 'Late' "
+        "SELECT task_run_id, type, name, due, attempt, session_id, details FROM task_run_state "
         "ORDER BY task_run_id, timestamp"
     )
-    for run_id, type_, details in rows:
-        states.setdefault(run_id, []).append((StateType(type_), details is not None))
+    for run_id, *state in rows:
+        states.setdefault(run_id, []).append(_State(*state))
     for run_id, history in states.items():
-        entered = [(None, history[0]), *((one, next_) for (one, _), next_ in pairwise(history))]
-        for one, (next_, asked_for) in entered:
-            assert asked_for or may_follow(one, next_), (run_id, history)
+        for one, next_ in pairwise([None, *history]):
+            assert next_ is not None
+            assert _may_follow(one, next_), (run_id, next_, history)
+
+
+class _State(NamedTuple):
+    """A state of a history. `details`: of one that somebody asked for."""
+
+    type: str
+    name: str
+    due: int | None
+    attempt: int
+    session_id: str | None
+    details: str | None
+
+
+def _may_follow(one: _State | None, next_: _State) -> bool:
+    """Say whether a state may come after another. Late says something of the one before it, and no more."""
+    if next_.details is not None:
+        return True
+    if next_.name == LATE:
+        return one is not None and one._replace(name=LATE) == next_ and one.name == "Scheduled"
+    return may_follow(None if one is None else StateType(one.type), StateType(next_.type))
 
 
 class Database:
