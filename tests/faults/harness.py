@@ -86,13 +86,15 @@ class Process:
         self._begin = begin
 
     @classmethod
-    async def start(cls, log: Path, arguments: Iterable[object], environment: Mapping[str, str]) -> Process:
-        """Run `runlane` with these arguments; no setting of the caller's environment gets through."""
+    async def start(
+        cls, log: Path, arguments: Iterable[object], environment: Mapping[str, str], module: str = "runlane"
+    ) -> Process:
+        """Run a module (`runlane`) with these arguments; no setting of the caller's environment gets through."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RUNLANE_")}
         begin = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "runlane", *map(str, arguments),
+                sys.executable, "-m", module, *map(str, arguments),
                 stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env={**clean, **environment},
             )  # fmt: skip
         return cls(process, log, begin)
@@ -204,9 +206,9 @@ class Site:
         self.port: int = self._reserved.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    async def launch(self, name: str, *arguments: object, **environment: str) -> Process:
+    async def launch(self, name: str, *arguments: object, module: str = "runlane", **environment: str) -> Process:
         """Start a process, and wait for nothing."""
-        process = await Process.start(self.folder / f"{name}.log", arguments, environment)
+        process = await Process.start(self.folder / f"{name}.log", arguments, environment, module)
         self._processes.append(process)
         return process
 

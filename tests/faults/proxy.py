@@ -7,8 +7,26 @@ import socket
 import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@dataclass
+class Pace:
+    """How slow the network is: `delay` seconds before anything passes, and at most `rate` bytes a second."""
+
+    delay: float = 0.0
+    rate: float | None = None
+
+    @property
+    def chunk(self) -> int:
+        """Bytes to read at once: a tenth of a second's worth, where there is a rate."""
+        return 64 * 1024 if self.rate is None else max(1, int(self.rate / 10))
+
+    async def hold(self, size: int) -> None:
+        if seconds := self.delay + (size / self.rate if self.rate else 0.0):
+            await asyncio.sleep(seconds)
 
 
 class _Passage:
@@ -17,15 +35,26 @@ class _Passage:
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self.writers = writers
         self.is_sink = False
+        self.bytes_left: int | None = None
 
-    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pace: Pace) -> None:
         with suppress(OSError):
-            while data := await reader.read(64 * 1024):
+            while data := await reader.read(pace.chunk):
+                await pace.hold(len(data))
                 if not self.is_sink:
-                    writer.write(data)
+                    writer.write(self._what_is_left(data))
                     await writer.drain()
+                if self.bytes_left == 0:
+                    self.finish()
         if not self.is_sink:
             self.finish()
+
+    def _what_is_left(self, data: bytes) -> bytes:
+        if self.bytes_left is None:
+            return data
+        data = data[: self.bytes_left]
+        self.bytes_left -= len(data)
+        return data
 
     def finish(self) -> None:
         """Close both ends: a FIN each."""
@@ -47,6 +76,7 @@ class Proxy:
         self._target = port
         self._passages: dict[asyncio.Task[None], _Passage] = {}
         self._is_down = False
+        self.pace = Pace()
         self.port = 0
         self.connections = 0
 
@@ -67,6 +97,11 @@ class Proxy:
                 case _:
                     raise ValueError(how)
 
+    def truncate(self, size: int) -> None:
+        """Let so many more bytes pass through each connection, both ways together, and then close it."""
+        for passage in self._passages.values():
+            passage.bytes_left = size
+
     def go_down(self, how: str = "rst") -> None:
         """Cut everything, and reset every new connection until `come_up`."""
         self._is_down = True
@@ -86,7 +121,7 @@ class Proxy:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
             passage.writers = (writer, back)
             self.connections += 1
-            await asyncio.gather(passage.pump(reader, back), passage.pump(there, writer))
+            await asyncio.gather(passage.pump(reader, back, self.pace), passage.pump(there, writer, self.pace))
         except OSError:
             passage.reset()
         finally:
