@@ -32,7 +32,7 @@ test: $(VENV)/.test ## run the tests
 
 # The tests come last: their summary is what one wants to read at the end.
 .PHONY: check
-check: lint types imports bench-smoke test ## run everything that CI runs
+check: lint types imports bench-smoke chaos-smoke test ## run everything that CI runs
 
 .PHONY: lint
 lint: $(VENV)/.lint ## check format and style
@@ -61,6 +61,14 @@ bench: $(VENV)/.test ## measure
 .PHONY: bench-smoke
 bench-smoke: $(VENV)/.test ## see that the benchmarks run, in seconds
 	$(BIN)/python -m tests.benchmarks --smoke
+
+.PHONY: chaos
+chaos: $(VENV)/.test ## kill, stop and cut off real processes, and judge what they leave
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: chaos-smoke
+chaos-smoke: $(VENV)/.test ## 30 cycles of it with timers of a tenth
+	$(BIN)/python -m tests.chaos --cycles 30 --timers 0.1
 
 .PHONY: clean
 clean: ## remove .venv and everything that was built

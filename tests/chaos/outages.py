@@ -1,0 +1,155 @@
+"""Brokers that are stopped or started again, rolling restarts, and the soak in which nothing happens at all."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from pathlib import Path
+
+from tests.faults.harness import new_run
+
+from .figures import Figures
+from .fleet import Fleet, Party, fleet
+from .journal import Journal, Reader
+from .nemesis import END_SECONDS
+from .producer import Producer
+from .verdict import Verdict, judge
+
+#: Runs a second beside those that are in flight: what shows that runs are dispatched.
+TRICKLE = 50
+#: Workers that are started at the same time: more would only wait for each other.
+AT_ONCE = 10
+#: Seconds after a restart until the next runs are started, at most.
+GAP = 3.0
+
+
+async def broker_stop(folder: Path, *, seconds: float, runs: int, scale: float, figures: Figures) -> None:
+    """SIGSTOP the broker for so long, with so many runs in flight: none may be executed twice."""
+    async with fleet(folder, scale) as crowd:
+        producer = await _in_flight(crowd, workers=5, runs=runs, seconds=seconds * 1.5)
+        broker = crowd.broker
+        assert broker is not None
+        broker.pause()
+        await asyncio.sleep(seconds)
+        broker.go_on()
+        await _finish(crowd, producer)
+        _all_once(judge(folder, crowd.place.database, figures), figures)
+
+
+async def broker_restart(folder: Path, *, workers: int, runs: int, scale: float, figures: Figures) -> None:
+    """Stop the broker with SIGTERM and kill -9, twice each, with so many workers and runs in flight."""
+    async with fleet(folder, scale) as crowd:
+        producer = await _in_flight(crowd, workers=workers, runs=runs, seconds=60.0)
+        trickle = await crowd.add_producer("--rate", TRICKLE, "--plain")
+        starts = Reader(folder / "executions")
+        gaps: dict[str, list[float]] = {"SIGTERM": [], "kill -9": []}
+        for how in (*gaps, *gaps):
+            await asyncio.sleep(3)
+            starts.more()
+            assert crowd.broker is not None
+            if how == "SIGTERM":
+                crowd.broker.terminate()
+                figures.demand(await crowd.broker.wait(END_SECONDS) == 0, "the broker's exit code is not 0")
+            else:
+                await crowd.broker.kill()
+            await crowd.start_broker()
+            await asyncio.sleep(3)
+            gaps[how].append(_longest_gap(starts))
+        await _finish(crowd, producer, trickle)
+        for how, seconds in gaps.items():
+            figures.bound(f"dispatch gap, {how}", seconds, GAP, strict=scale == 1)
+        _all_once(judge(folder, crowd.place.database, figures), figures)
+
+
+async def rolling(folder: Path, *, rounds: int, scale: float, figures: Figures) -> None:
+    """Replace three workers and the broker one after the other, under load: nobody notices."""
+    async with fleet(folder, scale) as crowd:
+        await crowd.start_broker()
+        for _ in range(3):
+            await crowd.add_worker(limit=20)
+        await crowd.subscribed()
+        producer = await crowd.add_producer("--rate", 2 * TRICKLE, "--scale", 0.3, "--gentle")
+        for _ in range(rounds):
+            for party in crowd.workers:
+                await asyncio.sleep(1)
+                code = await crowd.stop(party, END_SECONDS)
+                figures.demand(code == 0, f"{party.name} has exit code {code}")
+                process = await crowd.start(party)
+                await process.line("subscribed as session")
+            await asyncio.sleep(1)
+            assert crowd.broker is not None
+            crowd.broker.terminate()
+            figures.demand(await crowd.broker.wait(END_SECONDS) == 0, "the broker's exit code is not 0")
+            await crowd.start_broker()
+        await asyncio.sleep(1)
+        await _finish(crowd, None, producer)
+        _all_once(judge(folder, crowd.place.database, figures), figures)
+
+
+async def soak(folder: Path, *, runs: int, scale: float, figures: Figures) -> None:
+    """So many runs, as fast as they go, and nothing is done to anybody: exactly as many starts."""
+    async with fleet(folder, scale) as crowd:
+        await crowd.start_broker()
+        for _ in range(4):
+            await crowd.add_worker(limit=25)
+        await crowd.subscribed()
+        parties = [
+            await crowd.add_producer("--rate", 1e6, "--plain", "--count", runs // 2 + n * (runs % 2))
+            for n in range(2)
+        ]
+        for party in parties:
+            assert party.process is not None
+            await party.process.wait(3600)
+        await _finish(crowd, None)
+        verdict = judge(folder, crowd.place.database, figures)
+        _all_once(verdict, figures)
+        figures.demand(len(verdict.executions) == runs, f"{len(verdict.executions)} starts of {runs} runs")
+        times = [execution.started for execution in verdict.executions]
+        figures.say("runs a second", f"{len(times) / (max(times) - min(times)):.0f}")
+
+
+# --- What they share --------------------------------------------------------------------------------------
+
+
+async def _in_flight(crowd: Fleet, *, workers: int, runs: int, seconds: float) -> Producer:
+    """Start a broker and workers, and fill four fifths of their slots with runs that take so long."""
+    await crowd.start_broker()
+    limit = -(-runs * 5 // 4 // workers)
+    for n in range(workers):
+        await crowd.add_worker(limit=limit)
+        if n % AT_ONCE == AT_ONCE - 1:
+            await crowd.subscribed()
+    await crowd.subscribed()
+    client = await crowd.stack.enter_async_context(crowd.place.client())
+    producer = Producer(client, Journal(crowd.place.folder / "producer-by-hand.jsonl"))
+    wanted = [new_run("work", seconds=[seconds]) for _ in range(runs)]
+    for new in wanted:
+        await producer.submit(new)
+    await crowd.place.started([new.id for new in wanted])
+    return producer
+
+
+async def _finish(crowd: Fleet, by_hand: Producer | None, *producers: Party) -> None:
+    """Let everything come to its end, and end everybody."""
+    for party in producers:
+        await crowd.stop(party, 2 * END_SECONDS)
+    if by_hand is not None:
+        await by_hand.all_ended()
+    await asyncio.gather(*(crowd.stop(party, END_SECONDS) for party in crowd.workers))
+    assert crowd.broker is not None
+    crowd.broker.terminate()
+    await crowd.broker.wait(END_SECONDS)
+
+
+def _all_once(verdict: Verdict, figures: Figures) -> None:
+    """Nothing was executed twice, nothing has lost its worker, and nothing has failed."""
+    lost, failed = verdict.costs
+    figures.demand(not verdict.extra, f"{len(verdict.extra)} executions were in vain")
+    figures.demand((lost, failed) == (0, 0), f"{lost} runs have lost a worker, {failed} have failed")
+    runs, starts = len(verdict.tables.runs), len(verdict.executions)
+    figures.demand(runs == starts, f"{starts} starts of {runs} runs")
+
+
+def _longest_gap(starts: Reader) -> float:
+    times = [event["monotonic_ns"] / 1e9 for event in starts.more() if event["event"] == "start"]
+    return max((after - before for before, after in pairwise(sorted(times))), default=0.0)
