@@ -15,6 +15,7 @@ from pathlib import Path
 from .figures import Figures
 from .outages import broker_restart, broker_stop, rolling, soak
 from .random_faults import random_faults
+from .storage import database_locked, disk_full
 from .takeover import takeover
 
 Scenario = Callable[[Path, argparse.Namespace, Figures], Awaitable[None]]
@@ -38,6 +39,12 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "broker-restart": lambda folder, options, figures: broker_restart(
         folder, workers=options.count or 100, runs=options.runs or 800, scale=options.timers, figures=figures
+    ),
+    "disk-full": lambda folder, options, figures: disk_full(
+        folder, seconds=30 * options.timers, scale=options.timers, figures=figures
+    ),
+    "locked": lambda folder, options, figures: database_locked(
+        folder, seconds=30 * options.timers, scale=options.timers, figures=figures
     ),
     "rolling": lambda folder, options, figures: rolling(
         folder, rounds=options.count or 3, scale=options.timers, figures=figures

@@ -32,7 +32,7 @@ async def broker_stop(folder: Path, *, seconds: float, runs: int, scale: float, 
         broker.pause()
         await asyncio.sleep(seconds)
         broker.go_on()
-        await _finish(crowd, producer)
+        await finish(crowd, producer)
         _all_once(judge(folder, crowd.place.database, figures), figures)
 
 
@@ -55,7 +55,7 @@ async def broker_restart(folder: Path, *, workers: int, runs: int, scale: float,
             await crowd.start_broker()
             await asyncio.sleep(3)
             gaps[how].append(_longest_gap(starts))
-        await _finish(crowd, producer, trickle)
+        await finish(crowd, producer, trickle)
         for how, seconds in gaps.items():
             figures.bound(f"dispatch gap, {how}", seconds, GAP, strict=scale == 1)
         _all_once(judge(folder, crowd.place.database, figures), figures)
@@ -82,7 +82,7 @@ async def rolling(folder: Path, *, rounds: int, scale: float, figures: Figures) 
             figures.demand(await crowd.broker.wait(END_SECONDS) == 0, "the broker's exit code is not 0")
             await crowd.start_broker()
         await asyncio.sleep(1)
-        await _finish(crowd, None, producer)
+        await finish(crowd, None, producer)
         _all_once(judge(folder, crowd.place.database, figures), figures)
 
 
@@ -100,7 +100,7 @@ async def soak(folder: Path, *, runs: int, scale: float, figures: Figures) -> No
         for party in parties:
             assert party.process is not None
             await party.process.wait(3600)
-        await _finish(crowd, None)
+        await finish(crowd, None)
         verdict = judge(folder, crowd.place.database, figures)
         _all_once(verdict, figures)
         figures.demand(len(verdict.executions) == runs, f"{len(verdict.executions)} starts of {runs} runs")
@@ -129,7 +129,7 @@ async def _in_flight(crowd: Fleet, *, workers: int, runs: int, seconds: float) -
     return producer
 
 
-async def _finish(crowd: Fleet, by_hand: Producer | None, *producers: Party) -> None:
+async def finish(crowd: Fleet, by_hand: Producer | None, *producers: Party) -> None:
     """Let everything come to its end, and end everybody."""
     for party in producers:
         await crowd.stop(party, 2 * END_SECONDS)

@@ -99,8 +99,7 @@ class Producer:
         """Begin a run's life, as soon as there are not too many."""
         while len(self._lives) >= MAX_OPEN:
             await asyncio.wait(self._lives, return_when=asyncio.FIRST_COMPLETED)
-        self._journal.note("submit", run=new.id, key=new.idempotency_key, new=_kept(new))
-        self._begin(self._whole(new))
+        self._begin(self._whole(noted(self._journal, new)))
 
     def _begin(self, life: object) -> None:
         task = asyncio.create_task(life)  # type: ignore[arg-type]
@@ -156,6 +155,12 @@ class _Kept(msgspec.Struct):
 def _kept(new: NewRun) -> dict[str, object]:
     kept = {name: getattr(new, name) for name in _Kept.__struct_fields__}
     return msgspec.to_builtins({**kept, "parameters": msgspec.json.decode(new.parameters)})
+
+
+def noted(journal: Journal, new: NewRun) -> NewRun:
+    """Note a run that is about to be submitted, and return it."""
+    journal.note("submit", run=new.id, key=new.idempotency_key, new=_kept(new))
+    return new
 
 
 async def produce(options: argparse.Namespace) -> None:
