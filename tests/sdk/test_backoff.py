@@ -34,6 +34,13 @@ def test_full_jitter_otherwise(failures: int, lost: float) -> None:
     assert retry_delay(failures, lost, None, most) == min(30.0, 0.2 * 2 ** min(failures + 1, 20))
 
 
+@given(FAILURES, SECONDS, st.floats(0.6, 60), st.randoms(use_true_random=False))
+def test_whoever_holds_runs_comes_back_within_the_grace_however_long_the_broker_was_away(
+    failures: int, lost: float, resume: float, chance: random.Random
+) -> None:
+    assert 2 * retry_delay(failures, lost, resume, chance.uniform, holds_runs=True) < max(resume, 1.01)
+
+
 def test_the_waiting_time_of_a_4429_is_kept() -> None:
     assert seconds_in("come back in 2.5 s") == 2.5
     assert seconds_in("in 3600 s") == 60

@@ -33,7 +33,8 @@ MEMBERS = {
     "Client": (
         runlane.Client(runlane.Settings()),
         "aclose is_here settings submit submit_each submit_timeout watch"
-        " ended forked lost on_frame opened resume_seconds trouble unreachable",  # for transport and portal
+        # for transport and portal:
+        " ended forked holds_runs lost on_frame opened resume_seconds trouble unreachable",
     ),
     "RunFuture": (
         runlane.RunFuture[int]("1"),

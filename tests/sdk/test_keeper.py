@@ -18,6 +18,7 @@ class Listener:
     """Somebody who gives up after so many tries."""
 
     resume_seconds = None
+    holds_runs = False
 
     def __init__(self, tries: int) -> None:
         self.tries = tries
@@ -42,7 +43,7 @@ def test_an_outage_is_told_of_at_first_and_now_and_then(
         raise DialFailed("no route")
 
     monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(keeper, "retry_delay", lambda *_: 0.0)
+    monkeypatch.setattr(keeper, "retry_delay", lambda *_, **__: 0.0)
     listener = Listener(10)
     with caplog.at_level(logging.WARNING, "runlane.transport"):
         run(keeper.keep_connected(dial, cast("Any", listener), "ws://b"))

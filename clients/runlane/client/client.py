@@ -170,6 +170,11 @@ class Client:
         """A producer has no session: unanswered submits are simply sent again."""
         return None
 
+    @property
+    def holds_runs(self) -> bool:
+        """A producer holds none."""
+        return False
+
     def unreachable(self, reason: str) -> None:
         """Keep the reason for whoever loses patience."""
         self.trouble = reason

@@ -13,6 +13,9 @@ RESUME_MARGIN: Final = 5.0
 RESUME_RETRY: Final = (0.1, 0.5)
 #: Seconds, the least and the most, between two attempts after that.
 RETRY: Final = (0.2, 30.0)
+#: Of the grace, the most between two attempts of whoever holds runs: it runs from when a broker is back, whenever
+#: that is, and has to be met with room for another attempt.
+HOLDING_SHARE: Final = 1 / 3
 
 #: Seconds that an attempt to connect may take.
 OPEN_SECONDS: Final = 5.0
@@ -25,15 +28,20 @@ def retry_delay(
     lost_for: float,
     resume_seconds: float | None,
     uniform: Callable[[float, float], float] = random.uniform,
+    *,
+    holds_runs: bool = False,
 ) -> float:
     """Return the seconds to wait after `failures` failed attempts in a row (0: the connection was just lost).
 
     `lost_for` is the time since the connection was lost, `resume_seconds` the broker's grace (`None`: there
-    is nothing to resume). Within the grace the pace is even and quick; after it, full jitter that doubles.
+    is nothing to resume). Within the grace the pace is even and quick; after it, full jitter that doubles. For
+    whoever holds runs that ends at a third of the grace: whenever the broker is back, it gives it to them anew.
     """
     if resume_seconds is not None and lost_for < resume_seconds + RESUME_MARGIN:
         return uniform(*RESUME_RETRY)
     least, most = RETRY
+    if holds_runs and resume_seconds is not None:
+        most = min(most, max(least, resume_seconds * HOLDING_SHARE))
     ceiling = min(most, least * 2.0 ** min(failures + 1, 20))
     return uniform(least, ceiling)
 

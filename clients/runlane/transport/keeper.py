@@ -42,6 +42,11 @@ class Listener(Protocol[F_contra]):
         """The grace within which the session can be resumed; `None`: nothing to resume."""
         ...
 
+    @property
+    def holds_runs(self) -> bool:
+        """Whether anything depends on being back in time."""
+        ...
+
     def unreachable(self, reason: str) -> None:
         """Note why there is no connection now; another try follows."""
         ...
@@ -83,7 +88,7 @@ async def keep_connected(dial: Callable[[float], Awaitable[Link[F]]], listener: 
         if listener.ended:
             return
         lost_for = time.monotonic() - outage.since
-        delay = retry_delay(outage.failures, lost_for, listener.resume_seconds)
+        delay = retry_delay(outage.failures, lost_for, listener.resume_seconds, holds_runs=listener.holds_runs)
         # On top of what was asked for, or all who were asked alike would come at the same moment.
         await asyncio.sleep(outage.wait_first + delay)
         outage.wait_first = 0.0

@@ -155,6 +155,11 @@ class Session:
         """How long the broker keeps the session without a connection."""
         return self._resume_seconds if self._identity else None
 
+    @property
+    def holds_runs(self) -> bool:
+        """Whether there are runs, or reports without a verdict, that somebody else would execute again."""
+        return len(self.reporter) > 0
+
     def unreachable(self, reason: str) -> None:
         """Nothing: what is held is held, and the log says it."""
 
