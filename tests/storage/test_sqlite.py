@@ -20,7 +20,7 @@ from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.leasing import FinishRun
 from runlane_broker.storage.operations.sessions import BeatBroker, StartBroker
 from runlane_broker.storage.records import SCHEDULED_LANE, Created, Creation, QueuedRecord, Refill, Verdict
-from runlane_broker.storage.sqlite import SqliteExecutor, connect
+from runlane_broker.storage.sqlite import BUSY_AGAIN_SECONDS, BUSY_SECONDS, SqliteExecutor, connect
 from runlane_broker.storage.store import Store
 
 from ..support import SECOND, START, Broken, ControlledExecutor, FakeClock, Gate, make_run, new_database, run
@@ -248,6 +248,23 @@ def test_a_group_that_meets_a_lock_is_not_tried_again_one_by_one(db: Database, o
     db.execute(*(BeatBroker(db.broker_id) for _ in range(50)))
     assert connection.transactions - before == 1
     other.execute("ROLLBACK")
+
+
+def test_who_has_waited_in_vain_for_a_lock_does_not_wait_as_long_again(
+    db: Database, other: sqlite3.Connection
+) -> None:
+    """Or everybody who writes meanwhile would be refused only after the whole wait, one group after the other."""
+
+    def patience() -> float:
+        return breakable(db).execute("PRAGMA busy_timeout").fetchone()[0] / 1000
+
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(2):
+        assert [type(outcome) for outcome in db.execute(BeatBroker(db.broker_id))] == [StoreUnavailable]
+        assert patience() == BUSY_AGAIN_SECONDS
+    other.execute("ROLLBACK")
+    db.execute(BeatBroker(db.broker_id))
+    assert patience() == BUSY_SECONDS
 
 
 def test_a_full_disk_is_unavailable_writes_nothing_by_halves_and_recovers(

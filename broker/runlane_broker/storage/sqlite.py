@@ -28,6 +28,8 @@ from .transaction import Params, Row
 APPLICATION_ID: Final = 0x524C414E
 #: How long a writer waits for somebody else's lock (the sqlite3 shell's, say), in seconds.
 BUSY_SECONDS: Final = 2.0
+#: And how long when it has waited in vain before: what comes then is refused soon, and not after the whole wait.
+BUSY_AGAIN_SECONDS: Final = 0.1
 #: How long to wait before a commit of unknown outcome is looked up again, in seconds.
 _LOOKUP_SECONDS: Final = 0.1
 
@@ -175,6 +177,7 @@ class SqliteExecutor:
     ) -> None:
         self._connect = partial(connect, path)
         self._connection = self._connect()
+        self._is_locked_out = False
         self._wait = wait or threading.Event().wait
         self._compiler = Compiler()
         self._clock = clock
@@ -219,7 +222,16 @@ class SqliteExecutor:
         try:
             cursor.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as exc:
+            self._be_patient(cursor, not _is_locked(exc))
             raise _unavailable(exc) from exc
+        self._be_patient(cursor, True)
+
+    def _be_patient(self, cursor: sqlite3.Cursor, patient: bool) -> None:
+        """Wait for somebody else's lock the whole time, or hardly at all."""
+        if patient == self._is_locked_out:
+            seconds = BUSY_SECONDS if patient else BUSY_AGAIN_SECONDS
+            cursor.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+            self._is_locked_out = not patient
 
     def _commit(self, cursor: sqlite3.Cursor) -> None:
         """Commit. If that raises, nobody knows whether it happened: the row that numbers it does."""
@@ -255,6 +267,7 @@ class SqliteExecutor:
         except sqlite3.Error:
             self._connection.close()
             self._connection = self._connect()
+            self._is_locked_out = False
 
     def close(self) -> None:
         """Close the connection; the last one to close folds the WAL into the file."""
@@ -292,6 +305,11 @@ class SqliteRefiller:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    """Somebody else is writing. The low byte is the kind of error, what is above it says which of a kind."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _unavailable(error: BaseException) -> BaseException:
