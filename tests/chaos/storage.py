@@ -28,7 +28,7 @@ MEGABYTES = 64
 #: Seconds between two questions of the probes.
 PAUSE = 0.1
 #: Seconds within which a refusal has to come, and within which all is as before when the database is back.
-QUICK = 5.0
+QUICK = 3.0
 RECOVERY = 5.0
 
 
