@@ -36,6 +36,7 @@ from .clock import Clock
 from .core.core import Core
 from .gateway.submission import SubmissionConnection
 from .gateway.worker import WorkerConnection
+from .prefect.socket import TakerConnection
 from .services.audit import Auditor
 from .services.expiry import Expire
 from .services.heartbeat import Heartbeat
@@ -110,7 +111,10 @@ def create_app(core: Core) -> Starlette:
     access = Access(core.settings.token)
 
     async def worker_socket(socket: WebSocket) -> None:
-        await WorkerConnection(socket, core, access).run()
+        if TakerConnection.speaks(socket.scope["subprotocols"]):
+            await TakerConnection(socket, core, access).run()
+        else:
+            await WorkerConnection(socket, core, access).run()
 
     async def submission_socket(socket: WebSocket) -> None:
         await SubmissionConnection(socket, core, access).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from itertools import product
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -36,20 +37,23 @@ RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 # --- Subprotocol -----------------------------------------------------------------------------------------------
 
 
-@PATHS
+NOT_OURS = (
+    None,
+    "prefect",
+    "runlane.v2",
+    "RUNLANE.V1",
+    "runlane.v1x",
+    "runlane.v11, runlane",
+    "\xff\xfe",
+    ",",
+    "runlane v1",
+)
+#: Prefect's workers come so: see tests/prefect.
+PREFECT = {(WORKER, None), (WORKER, "prefect")}
+
+
 @pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "prefect",
-        "runlane.v2",
-        "RUNLANE.V1",
-        "runlane.v1x",
-        "runlane.v11, runlane",
-        "\xff\xfe",
-        ",",
-        "runlane v1",
-    ],
+    ("path", "header"), [case for case in product((WORKER, SUBMISSION), NOT_OURS) if case not in PREFECT]
 )
 def test_no_subprotocol_of_ours(broker: Host, path: str, header: str | None) -> None:
     headers = [] if header is None else [f"Sec-WebSocket-Protocol: {header}"]

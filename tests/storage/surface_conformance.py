@@ -379,14 +379,15 @@ class SurfaceConformance:
         holder = db.session()
         run_id = db.leased(holder)
         outcome = db.set_state(run_id, type_, force=True)
-        assert outcome.change == Change(run_id, "k")
+        assert outcome.change == Change(run_id, "k", kept=Lease(holder.session_id, 1))
         assert db.finish(holder, run_id).verdict is Verdict.RECORDED
 
     def test_a_holder_is_asked_to_stop_and_the_truth_wins(self, db: Database) -> None:
         holder = db.session()
         run_id = db.running(holder)
         change = db.set_state(run_id, S.CANCELLING).change
-        assert change == Change(run_id, "k", to_stop=Lease(holder.session_id, 1))
+        lease = Lease(holder.session_id, 1)
+        assert change == Change(run_id, "k", to_stop=lease, kept=lease)
         assert db.finish(holder, run_id).verdict is Verdict.RECORDED
         assert db.names(run_id)[-1] == "Completed"
 

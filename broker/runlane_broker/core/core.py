@@ -23,6 +23,7 @@ from .sessions import Sessions
 from .submit import Submissions
 from .supervision import Supervision
 from .tag_limits import TagLimits
+from .taking import Taking
 from .transitions import Transitions
 from .unserved import Unserved
 from .watching import Watching
@@ -48,6 +49,7 @@ class Core:
         self.dispatching = dispatching
         self.submissions = Submissions(clock, store, dispatcher, dispatching)
         self.sessions = Sessions(broker_id, settings, clock, store, dispatcher, dispatching, self.registry)
+        self.taking = Taking(broker_id, clock, store, dispatcher, dispatching, self.registry, self.sessions)
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
         self.transitions = Transitions(store, dispatcher, dispatching, self.hub, self.registry, self.submissions)
         self.watching = Watching(store, self.hub)
@@ -74,7 +76,9 @@ class Core:
         await self.store.run(StartBroker(self.broker_id, self._version))
         backlog = await self.store.backlog()
         for session in backlog.sessions:
-            self.sessions.adopt(session)
+            adopted = self.sessions.adopt(session)
+            if session.dialect is not None:
+                self.taking.adopt(adopted)
         self.dispatching.start()
         self.ready = True
         return backlog

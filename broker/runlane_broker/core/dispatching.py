@@ -21,7 +21,7 @@ from ..dispatch import Dispatcher, QueuedRun, RefillTicket, Reservation
 from ..errors import StoreUnavailable
 from ..storage.operations.base import Operation
 from ..storage.operations.leasing import LeaseRuns, Release, ReleaseRuns
-from ..storage.records import FinalRun, Freed, Holder, LeasedRun, QueuedRecord, Refusal
+from ..storage.records import PREFECT, FinalRun, Freed, Holder, LeasedRun, QueuedRecord, Refusal
 from ..storage.store import Store
 from .due import DueClock
 from .hub import Hub
@@ -95,7 +95,9 @@ class Dispatching:
 
     def holder(self, session_id: str, epoch: int) -> Holder:
         """Return a session of this broker as lease statements want it."""
-        return Holder(session_id, self._broker_id, epoch)
+        session = self._registry.get(session_id)
+        takes = session is not None and session.taker is not None
+        return Holder(session_id, self._broker_id, epoch, PREFECT if takes else None)
 
     def queue(self, run: QueuedRecord) -> None:
         """A committed run waits: put it into its window, or wait for its time."""
@@ -135,6 +137,9 @@ class Dispatching:
         now, seen = self._clock.now(), self._clock.monotonic()
         for run in runs:
             session.held[run.id] = Held(run.attempt, run.task_key, seen)
+        if session.taker is not None:
+            session.taker.push(runs)
+            return
         for chunk in _chunks(runs):
             session.port.runs([_pushed(run, now) for run in chunk])
 

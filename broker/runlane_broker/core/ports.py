@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from runlane.protocol.closing import CloseCode
 from runlane.protocol.messages import PushedRun
 
-from ..storage.records import FinalRun
+from ..storage.records import FinalRun, LeasedRun, RunRecord
 
 #: How long a worker may take to stop a run that is being cancelled, in seconds.
 CANCEL_GRACE_SECONDS: Final = 10.0
@@ -39,6 +39,26 @@ class SessionPort(Protocol):
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection; the rest of its life goes the usual way."""
+        ...
+
+
+class Taker(Protocol):
+    """How runs go to a worker that reads them as they are shown, and takes them one at a time."""
+
+    def push(self, runs: Sequence[LeasedRun]) -> None:
+        """Runs were leased."""
+        ...
+
+    def reported(self, run_id: str) -> None:
+        """A state of a run was recorded; the lease goes on."""
+        ...
+
+
+class TakerPort(SessionPort, Protocol):
+    """The connection of a worker that reads runs as they are shown."""
+
+    def task_run(self, run: RunRecord) -> None:
+        """Push a leased run, as it was while it waited."""
         ...
 
 

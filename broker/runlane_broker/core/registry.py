@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..clock import Micros
-from .ports import SessionPort
+from .ports import SessionPort, Taker
 
 
 @dataclass(slots=True)
@@ -32,6 +32,8 @@ class Session:
     since: Micros = 0
     last_seen: float = 0.0
     grace_until: float | None = None
+    #: Of a worker that does not speak `runlane.v1`: it owes no beats, nor a word when it starts.
+    taker: Taker | None = None
 
     def __repr__(self) -> str:
         where = "connected" if self.port is not None else "away"
@@ -62,6 +64,10 @@ class Registry:
     def get(self, session_id: str) -> Session | None:
         """Return a session, if it is this broker's."""
         return self._sessions.get(session_id)
+
+    def holder_of(self, run_id: str) -> Session | None:
+        """Return the session that a run was pushed to and that has not lost it since. Looks at all of them."""
+        return next((session for session in self._sessions.values() if run_id in session.held), None)
 
     def add(self, session: Session) -> None:
         """Keep a session, in place of an earlier epoch of it."""

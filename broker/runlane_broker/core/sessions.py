@@ -197,11 +197,12 @@ class Sessions:
         releases = tuple(Release(run_id, run.attempt, reason) for run_id, run in late)
         self._dispatching.persist(ReleaseRuns(session.id, releases), self._freed)
 
-    def adopt(self, record: SessionRecord) -> None:
+    def adopt(self, record: SessionRecord) -> Session:
         """A session of the broker before this one: it has the grace from now on, never from its last beat."""
         session = Session(record.id, record.epoch, record.client_id)
         session.grace_until = self._clock.monotonic() + self._settings.timers.resume
         self._registry.add(session)
+        return session
 
     def _end(self, session: Session, reason: str, *, lost: bool) -> None:
         if not self._registry.remove(session):

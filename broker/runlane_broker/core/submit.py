@@ -21,6 +21,7 @@ from ..storage.records import (
     LeasedRun,
     NewRunRecord,
     QueuedRecord,
+    RunRecord,
 )
 from ..storage.store import Store
 from .dispatching import Dispatching, queued_run
@@ -125,7 +126,7 @@ class Submissions:
             how = Creation.EXISTED if failed else outcomes[i].how
             reservation = plan.get(i)
             if reservation is not None:
-                self._settle(run, reservation, how, pushes)
+                self._settle(run, reservation, how, None if failed else outcomes[i].shown, pushes)
                 continue
             if how is Creation.CREATED and run.dispatched:
                 self._dispatching.queue(_queued(run))
@@ -139,13 +140,18 @@ class Submissions:
             self._dispatching.wake()
 
     def _settle(
-        self, run: NewRunRecord, reservation: Reservation, how: Creation, pushes: dict[str, list[LeasedRun]]
+        self,
+        run: NewRunRecord,
+        reservation: Reservation,
+        how: Creation,
+        shown: RunRecord | None,
+        pushes: dict[str, list[LeasedRun]],
     ) -> None:
         """The slot was reserved: push, or give the slot back (and queue the run, if it is there)."""
         if how is not Creation.LEASED:
             self._dispatcher.abort(reservation, requeue=how is Creation.CREATED)
             return
-        leased = LeasedRun(run.id, 1, run.task_key, run.parameters, run.timeout, run.expires, run.headers)
+        leased = LeasedRun(run.id, 1, run.task_key, run.parameters, run.timeout, run.expires, run.headers, shown)
         if self._dispatcher.confirm(reservation):
             pushes.setdefault(reservation.session_id, []).append(leased)
         else:

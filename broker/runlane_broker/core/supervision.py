@@ -57,6 +57,8 @@ class Supervision:
                 self._sessions.lose(session)
                 return "lost"
             return None
+        if session.taker is not None:
+            return None
         silent = self._timers.silent if session.held else self._timers.idle_silent
         if now - session.quiet_since() >= silent:
             self._sessions.shut(session, f"no frame for {silent:g} s")

@@ -95,6 +95,8 @@ class Transitions:
             self._stop(change.run_id, change.to_stop)
         if change.ended is not None:
             self._end_lease(change.run_id, change.ended)
+        if change.kept is not None:
+            self._reported(change.run_id, change.kept)
         if change.final is not None:
             self._hub.finished(change.final)
         if change.queued is not None:
@@ -105,6 +107,11 @@ class Transitions:
         session = self._holder(run_id, lease)
         if session is not None and session.port is not None:
             session.port.cancel(run_id, lease.attempt, CANCEL_GRACE_SECONDS)
+
+    def _reported(self, run_id: str, lease: Lease) -> None:
+        session = self._holder(run_id, lease)
+        if session is not None and session.taker is not None:
+            session.taker.reported(run_id)
 
     def _end_lease(self, run_id: str, lease: Lease) -> None:
         """Free the slot, and tell the worker. One that is away hears of it when it comes back."""

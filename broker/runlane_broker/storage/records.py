@@ -21,11 +21,15 @@ SCHEDULED_LANE: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who takes leases: a session, as this broker knows it. Every lease requires the row to say the same."""
+    """Who takes leases: a session, as this broker knows it. Every lease requires the row to say the same.
+
+    With a `dialect` its worker wants to read runs as they are shown.
+    """
 
     session_id: str
     broker_id: str
     epoch: int
+    dialect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +127,14 @@ class Creation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The outcome for one new run; `id` is the existing run's where there is one."""
+    """The outcome for one new run; `id` is the existing run's where there is one.
+
+    `shown`: one that was leased, as it was before, where its holder's worker reads that.
+    """
 
     id: str
     how: Creation
+    shown: RunRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,7 @@ class QueuedRecord:
 
 @dataclass(frozen=True, slots=True)
 class LeasedRun:
-    """A run just leased, with all that its worker needs."""
+    """A run just leased, with all that its worker needs. `shown`: as it was before, if the worker reads that."""
 
     id: str
     attempt: int
@@ -151,6 +159,7 @@ class LeasedRun:
     timeout: float | None
     expires: int | None
     headers: dict[str, str]
+    shown: RunRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +248,7 @@ class Change:
 
     - `unqueued`: it was SCHEDULED, and is not as it was: its window must forget it;
     - `queued`: it waits now; `final`: it has ended now, or is gone;
-    - `to_stop`: the lease whose holder shall stop; `ended`: the lease that is over.
+    - `to_stop`: the lease whose holder shall stop; `ended`: the lease that is over; `kept`: the one that goes on.
     """
 
     run_id: str
@@ -249,6 +258,7 @@ class Change:
     final: FinalRun | None = None
     ended: Lease | None = None
     to_stop: Lease | None = None
+    kept: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +307,7 @@ class SessionRecord:
     id: str
     epoch: int
     client_id: str
+    dialect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class Store:
             queued = (await connection.execute(q.count_queued())).scalar_one()
             leased = (await connection.execute(q.count_leased())).scalar_one()
             rows = (await connection.execute(q.read_sessions())).all()
-        return Backlog(queued, leased, tuple(SessionRecord(row[0], row[1], row[2]) for row in rows))
+        return Backlog(queued, leased, tuple(SessionRecord(*row) for row in rows))
 
     def _reading(self) -> _Reading:
         return _Reading(self._engine)

@@ -16,10 +16,12 @@ from ...orchestration.policies import choose_policy
 from ...orchestration.runs import Retries, Run, RunKind
 from .. import queries as q
 from ..queries import transitions as qt
-from ..records import SCHEDULED_LANE, Created, Creation, Holder, NewRunRecord, Surface
+from ..records import SCHEDULED_LANE, Created, Creation, Holder, LeasedRun, NewRunRecord, Surface
 from ..transaction import Transaction, add_state
 from .base import Operation
 from .deciding import NO_TAGS, append_state, carry_out, read_facts, read_flow
+from .holding import holds
+from .leasing import lease_run
 
 _encode = msgspec.json.Encoder().encode
 _labels = msgspec.json.Decoder(dict[str, Any]).decode
@@ -64,11 +66,14 @@ class CreateRuns(Operation[tuple[Created, ...]]):
         if holder is not None and holder not in standing:
             standing[holder] = holds(tx, holder)
         leased = holder is not None and standing[holder]
-        if not self._insert(tx, run, holder if leased else None):
+        shows = holder is not None and holder.dialect is not None
+        if not self._insert(tx, run, holder if leased and not shows else None):
             row = tx.row(q.read_hash, {"id": run.id})
             # One that has a name of its client's own was not found by it: that of this id has another.
             same = row is not None and row[0] == run.payload_hash and run.dynamic_key == run.id
             return Created(run.id, Creation.EXISTED if same else Creation.ID_CONFLICT)
+        if leased and holder is not None and shows:
+            return _lease_as_shown(tx, run, holder)
         return Created(run.id, Creation.LEASED if leased else Creation.CREATED)
 
     def _has_parent(self, tx: Transaction, surface: Surface) -> bool:
@@ -113,6 +118,14 @@ class CreateRuns(Operation[tuple[Created, ...]]):
             tx.later(q.insert_state, lease)
         carry_out(tx, run.id, state_id, write.timestamp, write.effects)
         return True
+
+
+def _lease_as_shown(tx: Transaction, run: NewRunRecord, holder: Holder) -> Created:
+    """Lease a run that has just been inserted to somebody who wants to read it as it was inserted."""
+    lease = lease_run(tx, holder, run.id)
+    if not isinstance(lease, LeasedRun):
+        return Created(run.id, Creation.CREATED)
+    return Created(run.id, Creation.LEASED, lease.shown)
 
 
 def _of_that_name(tx: Transaction, run: NewRunRecord) -> str | None:
@@ -208,12 +221,6 @@ def inherited_labels(tx: Transaction, flow_run_id: str) -> dict[str, Any]:
     row = tx.row(qt.read_enclosing_flow, {"id": flow_run_id})
     labels = _labels(row[4]) if row is not None and row[4] else {}
     return {**labels, "prefect.flow-run.id": flow_run_id}
-
-
-def holds(tx: Transaction, holder: Holder) -> bool:
-    """Say whether the session is still this broker's at this epoch."""
-    params = {"session_id": holder.session_id, "broker_id": holder.broker_id, "epoch": holder.epoch}
-    return tx.row(q.holds_session, params) is not None
 
 
 def _new_row(run: NewRunRecord, timestamp: int, state_id: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import msgspec
@@ -13,6 +13,7 @@ from ...orchestration.decisions import Proposed
 from ...orchestration.leases import RunView, decide_end_of_lease, decide_report
 from ...orchestration.runs import Retries
 from .. import queries as q
+from ..queries import taking as qk
 from ..records import (
     RETRY_LANE,
     FinalRun,
@@ -24,9 +25,11 @@ from ..records import (
     Reported,
     Verdict,
 )
+from ..states import details_text, state_details
 from ..transaction import Transaction, add_state
 from .base import Operation
-from .creating import holds
+from .holding import holds
+from .showing import shown_run
 
 _headers = msgspec.json.Decoder(dict[str, str]).decode
 _delays = msgspec.json.Decoder(tuple[float, ...]).decode
@@ -82,41 +85,44 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
         outcomes: list[LeasedRun | FinalRun | Refusal] = []
         size = 0
         for run_id in self.run_ids:
-            outcome = self._lease(tx, run_id) if size < MAX_LEASE_BYTES else Refusal.LATER
+            outcome = lease_run(tx, self.holder, run_id) if size < MAX_LEASE_BYTES else Refusal.LATER
             size += len(outcome.parameters) if isinstance(outcome, LeasedRun) else 0
             outcomes.append(outcome)
         return tuple(outcomes)
 
-    def _lease(self, tx: Transaction, run_id: str) -> LeasedRun | FinalRun | Refusal:
-        timestamp = tx.tick()
-        state_id = tx.new_id(timestamp)
-        session_id = self.holder.session_id
-        row = tx.row(
-            q.lease_run,
-            {
-                "id": run_id,
-                "now": tx.now,
-                "state_id": state_id,
-                "timestamp": timestamp,
-                "session_id": session_id,
-            },
-        )
-        if row is None:
-            return expire(tx, run_id) or Refusal.TAKEN
-        attempt, task_key, timeout, expires, headers = row
-        add_state(
-            tx,
-            run_id,
-            StateType.PENDING,
-            StateName.PENDING.value,
-            timestamp=timestamp,
-            state_id=state_id,
-            attempt=attempt,
-            session_id=session_id,
-        )
-        payload = tx.row(q.read_parameters, {"id": run_id})
-        assert payload is not None, "a run has its payload from its insert on"
-        return LeasedRun(run_id, attempt, task_key, payload[0], timeout, expires, _headers(headers))
+
+def lease_run(tx: Transaction, holder: Holder, run_id: str) -> LeasedRun | FinalRun | Refusal:
+    """Lease a run that waits to a session that holds. An expired one ends instead."""
+    timestamp = tx.tick()
+    state_id = tx.new_id(timestamp)
+    session_id = holder.session_id
+    shown = shown_run(tx, run_id) if holder.dialect is not None else None
+    row = tx.row(
+        q.lease_run,
+        {
+            "id": run_id,
+            "now": tx.now,
+            "state_id": state_id,
+            "timestamp": timestamp,
+            "session_id": session_id,
+        },
+    )
+    if row is None:
+        return expire(tx, run_id) or Refusal.TAKEN
+    attempt, task_key, timeout, expires, headers = row
+    add_state(
+        tx,
+        run_id,
+        StateType.PENDING,
+        StateName.PENDING.value,
+        timestamp=timestamp,
+        state_id=state_id,
+        attempt=attempt,
+        session_id=session_id,
+    )
+    payload = tx.row(q.read_parameters, {"id": run_id})
+    assert payload is not None, "a run has its payload from its insert on"
+    return LeasedRun(run_id, attempt, task_key, payload[0], timeout, expires, _headers(headers), shown)
 
 
 def expire(tx: Transaction, run_id: str) -> FinalRun | None:
@@ -348,8 +354,15 @@ def end_lease(
         message=state.message,
         due=due,
         session_id=reporter,
+        details=None if due is None else _scheduled_details(tx, row.id, due),
     )
     return True
+
+
+def _scheduled_details(tx: Transaction, run_id: str, due: int) -> str | None:
+    """Return what the run's last SCHEDULED state said, for `due`: a worker may find its parameters by it."""
+    found = tx.row(qk.read_scheduled_details, {"id": run_id, "limit": 1})
+    return None if found is None else details_text(replace(state_details(found[0], due), scheduled_time=due))
 
 
 def _read_lease(tx: Transaction, run_id: str) -> LeaseRow | None:

@@ -85,7 +85,7 @@ class ResumeSession(Operation["Resumption | None"]):
         for lease in session_leases(tx, self.session_id):
             if (lease.id, lease.attempt) in listed:
                 listed.discard((lease.id, lease.attempt))
-                held.append(_held(lease))
+                held.append(held_record(lease))
             else:
                 freeing.free(tx, lease, "The run had not arrived when the connection broke.")
         reported = [e for e in self.running if e in listed and has_reported(tx, *e, self.session_id)]
@@ -95,7 +95,8 @@ class ResumeSession(Operation["Resumption | None"]):
         )
 
 
-def _held(lease: LeaseRow) -> HeldRecord:
+def held_record(lease: LeaseRow) -> HeldRecord:
+    """Return a lease as its session holds it."""
     started = lease.state_type != StateType.PENDING
     cancelling = lease.state_type == StateType.CANCELLING
     return HeldRecord(lease.id, lease.attempt, lease.task_key, started, cancelling)

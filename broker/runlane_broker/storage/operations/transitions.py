@@ -285,13 +285,15 @@ def _change(row: RunRow, write: Write, *, lane: object, withheld: object) -> Cha
     final = None
     if state.type in FINAL:
         final = FinalRun(row.id, row.task_key, state.type, state.label, state.message, state.result)
+    ends = any(isinstance(effect, EndLease) for effect in write.effects)
     return Change(
         row.id,
         row.task_key,
         unqueued=row.is_queued,
         queued=queued,
         final=final,
-        ended=lease if any(isinstance(effect, EndLease) for effect in write.effects) else None,
+        ended=lease if ends else None,
+        kept=None if ends else lease,
         to_stop=lease if any(isinstance(effect, EndLease | AskToStop) for effect in write.effects) else None,
     )
 

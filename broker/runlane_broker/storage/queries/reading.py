@@ -35,7 +35,7 @@ def read_outcomes(ids: Sequence[str]) -> Executable:
 def read_sessions() -> Executable:
     """Return all sessions."""
     s = worker_session.c
-    return select(s.id, s.epoch, s.client_id)
+    return select(s.id, s.epoch, s.client_id, s.dialect)
 
 
 def count_queued_of(task_keys: Sequence[str]) -> Executable:

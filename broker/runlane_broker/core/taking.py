@@ -1,0 +1,260 @@
+"""Sessions of workers that take runs one at a time and acknowledge each: Prefect's.
+
+They are sessions like all others, with the same leases and lanes. What is different: such a worker knows of no
+session and no attempt, lists nothing, sends no beats, and acknowledges a run on receipt, before it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from runlane.protocol.ids import uuid7
+
+from ..clock import Clock
+from ..dispatch import Dispatcher
+from ..storage.operations.leasing import Release, ReleaseRuns
+from ..storage.operations.sessions import OpenSession
+from ..storage.operations.taking import TakeUpSession
+from ..storage.records import PREFECT, Freed, LeasedRun, Resumption
+from ..storage.store import Store
+from .dispatching import Dispatching
+from .pace import Pace
+from .ports import TakerPort
+from .registry import Held, Registry, Session
+from .sessions import Sessions
+
+logger = logging.getLogger("runlane.sessions")
+
+#: Who comes with the same client id within this time of the loss of its connection, or of this broker's start, is
+#: the same process: it tries again every 0.5 s, and a fresh one takes longer to load its code. Seconds.
+SAME_PROCESS_SECONDS: Final = 1.5
+
+#: Called with the session that was opened or taken up, before anything is pushed; or with None: it cannot be now.
+Opened: TypeAlias = Callable[["Session | None"], None]
+
+
+class Subscription:
+    """A `Taker`: one session of a worker that acknowledges, and how fast it may be given runs."""
+
+    def __init__(self, session: Session, clock: Clock, dispatcher: Dispatcher, dispatching: Dispatching) -> None:
+        self.pace = Pace()
+        self.port: TakerPort | None = None
+        self._session = session
+        self._clock = clock
+        self._dispatcher = dispatcher
+        self._dispatching = dispatching
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Subscription of {self._session!r}, {self.pace!r}>"
+
+    def push(self, runs: Sequence[LeasedRun]) -> None:
+        """Send the run that was leased. There is one: no more than one slot is ever free."""
+        for run in runs:
+            assert run.shown is not None, "leased to who reads it as it is shown"
+            assert self.port is not None, "pushed to who is connected"
+            self.pace.send(run.id)
+            self.port.task_run(run.shown)
+        self.adjust()
+
+    def acknowledged(self) -> bool:
+        """The worker has received what it was sent; False if that was nothing."""
+        known = self.pace.acknowledge(self._clock.monotonic())
+        self.adjust()
+        return known
+
+    def reported(self, run_id: str) -> None:
+        """A state of a run was recorded; the lease goes on."""
+        self.pace.report(run_id)
+        self.adjust()
+
+    def left(self, run_id: str) -> None:
+        """A lease is over."""
+        self.pace.leave(run_id, self._clock.monotonic())
+        self.adjust()
+
+    def adjust(self) -> None:
+        """Let the session have one more run than it holds, or none, and look again when that changes."""
+        self.rest()
+        now = self._clock.monotonic()
+        free_at = self.pace.free_at(now)
+        free = free_at is not None and free_at <= now
+        self._dispatcher.set_limit(self._session.id, len(self._session.held) + free)
+        self._dispatching.wake()
+        if free_at is not None and not free:
+            self._timer = asyncio.get_running_loop().call_later(free_at - now, self._pass_over)
+
+    def rest(self) -> None:
+        """Look at nothing by itself for now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _pass_over(self) -> None:
+        self.pace.pass_over(self._clock.monotonic())
+        self.adjust()
+
+
+class Taking:
+    """Subscribes workers that acknowledge, takes their sessions up again, and lets them go."""
+
+    def __init__(
+        self,
+        broker_id: str,
+        clock: Clock,
+        store: Store,
+        dispatcher: Dispatcher,
+        dispatching: Dispatching,
+        registry: Registry,
+        sessions: Sessions,
+    ) -> None:
+        self._broker_id = broker_id
+        self._clock = clock
+        self._store = store
+        self._dispatcher = dispatcher
+        self._dispatching = dispatching
+        self._registry = registry
+        self._sessions = sessions
+        #: Sessions whose connection is gone, by client id, with the time (monotonic) until which they can be taken
+        #: up. Of those that have the same client id the last one counts.
+        self._away: dict[str, tuple[Session, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Taking {len(self._away)} away>"
+
+    # Opening -------------------------------------------------------------------------------------------------
+
+    def subscribe(self, port: TakerPort, client_id: str, keys: Sequence[str], opened: Opened) -> None:
+        """Open a session, or take up the one that this very process had a moment ago."""
+        earlier = self._take_away(client_id)
+        if earlier is None:
+            self._open(port, client_id, keys, opened)
+            return
+        acknowledged = _subscription(earlier).pace.acknowledged
+        operation = TakeUpSession(earlier.id, earlier.epoch, self._broker_id, acknowledged)
+        self._store.submit(operation, partial(self._taken_up, port, earlier, keys, opened))
+
+    def _take_away(self, client_id: str) -> Session | None:
+        session, until = self._away.pop(client_id, (None, 0.0))
+        if session is None or self._clock.monotonic() > until:
+            return None
+        return session if self._registry.get(session.id) is session and session.port is None else None
+
+    def _open(self, port: TakerPort, client_id: str, keys: Sequence[str], opened: Opened) -> None:
+        session = Session(uuid7(), 1, client_id)
+        operation = OpenSession(session.id, self._broker_id, client_id, b"", PREFECT)
+        self._store.submit(operation, partial(self._opened, port, session, keys, opened))
+
+    def _opened(
+        self, port: TakerPort, session: Session, keys: Sequence[str], opened: Opened, outcome: Any
+    ) -> None:
+        if isinstance(outcome, Exception):
+            opened(None)
+            return
+        logger.info("Prefect worker %s subscribed; keys: %d", session.client_id, len(keys))
+        self._connect(port, session, Pace(), keys, opened)
+
+    def _taken_up(
+        self, port: TakerPort, earlier: Session, keys: Sequence[str], opened: Opened, outcome: Any
+    ) -> None:
+        if isinstance(outcome, Exception):
+            self._keep_away(earlier)
+            opened(None)
+            return
+        if outcome is None:
+            self._open(port, earlier.client_id, keys, opened)
+            return
+        resumption: Resumption = outcome
+        session = Session(earlier.id, resumption.epoch, earlier.client_id)
+        now = self._clock.monotonic()
+        for run in resumption.held:
+            session.held[run.id] = Held(run.attempt, run.task_key, now, run.started)
+        queued = len(resumption.freed.queued)
+        logger.info(
+            "Prefect worker %s is back: %d runs resumed, %d never arrived",
+            session.client_id,
+            len(session.held),
+            queued,
+        )
+        pace = _subscription(earlier).pace
+        pace.adopt(frozenset(session.held))
+        self._connect(port, session, pace, keys, opened)
+        self._dispatching.freed(resumption.freed)
+
+    def _connect(self, port: TakerPort, session: Session, pace: Pace, keys: Sequence[str], opened: Opened) -> None:
+        subscription = self._subscription(session)
+        subscription.pace = pace
+        subscription.port = session.port = port
+        session.last_seen = self._clock.monotonic()
+        session.since = self._clock.now()
+        session.task_keys = tuple(sorted(set(keys)))
+        self._registry.add(session)
+        held = [(run_id, run.task_key) for run_id, run in session.held.items()]
+        self._dispatcher.subscribe(session.id, session.epoch, keys, len(held), held)
+        subscription.adjust()
+        opened(session)  # may find its connection gone, and disconnect what is subscribed
+
+    # Living --------------------------------------------------------------------------------------------------
+
+    def acknowledged(self, session: Session) -> bool:
+        """The worker has received what it was sent; False if that was nothing."""
+        return _subscription(session).acknowledged()
+
+    def left(self, session: Session, run_id: str) -> None:
+        """A lease is over."""
+        _subscription(session).left(run_id)
+
+    # Ending --------------------------------------------------------------------------------------------------
+
+    def adopt(self, session: Session) -> None:
+        """A session of the broker before this one. What it had acknowledged is not known any more."""
+        self._subscription(session)
+        self._keep_away(session)
+
+    def disconnected(self, session: Session) -> None:
+        """The connection is gone: what was not acknowledged is given back, the rest waits for the worker."""
+        if self._registry.get(session.id) is not session:
+            return
+        subscription = _subscription(session)
+        unacknowledged = subscription.pace.sent
+        self._sessions.disconnected(session)
+        subscription.rest()
+        subscription.port = None
+        self._forget_old()
+        self._keep_away(session)
+        if unacknowledged is not None:
+            self._give_back(session, unacknowledged)
+
+    def _give_back(self, session: Session, run_id: str) -> None:
+        _subscription(session).pace.leave(run_id, self._clock.monotonic())
+        held = session.held.pop(run_id, None)
+        if held is None:
+            return
+        self._dispatcher.release(session.id, run_id)
+        release = Release(run_id, held.attempt, "The worker did not acknowledge the run.")
+        self._dispatching.persist(ReleaseRuns(session.id, (release,)), self._given_back)
+
+    def _given_back(self, outcome: Any) -> None:
+        if isinstance(outcome, Freed):
+            self._dispatching.freed(outcome)
+
+    def _keep_away(self, session: Session) -> None:
+        self._away[session.client_id] = (session, self._clock.monotonic() + SAME_PROCESS_SECONDS)
+
+    def _forget_old(self) -> None:
+        now = self._clock.monotonic()
+        self._away = {client: (session, until) for client, (session, until) in self._away.items() if until >= now}
+
+    def _subscription(self, session: Session) -> Subscription:
+        """Make what a session of such a worker has beside the session."""
+        session.taker = Subscription(session, self._clock, self._dispatcher, self._dispatching)
+        return session.taker
+
+
+def _subscription(session: Session) -> Subscription:
+    assert isinstance(session.taker, Subscription), "made with the session"
+    return session.taker

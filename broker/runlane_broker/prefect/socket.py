@@ -1,0 +1,204 @@
+"""The subscription socket as Prefect's task workers drive it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from runlane.protocol.closing import CloseCode
+from runlane.protocol.errors import ProtocolViolation
+from runlane.protocol.limits import HANDSHAKE_SECONDS
+from runlane.protocol.messages import SUBPROTOCOL as RUNLANE
+from runlane.protocol.messages import PushedRun
+
+from ..access import AUTHENTICATED, Access
+from ..api.rendering import render_task_run
+from ..core.core import Core
+from ..core.registry import Session
+from ..storage.records import RunRecord
+from .dialect import AUTH_SUCCESS, SUBPROTOCOL, Auth, Dialect, Message, Phase, Subscribe, Word
+
+logger = logging.getLogger("runlane.prefect")
+
+#: A message that a peer does not take within this time: it is too slow. Seconds.
+_WRITE_SECONDS: Final = 10.0
+#: How long a closing connection may take to say so. Seconds.
+_CLOSE_SECONDS: Final = 2.0
+
+#: These workers give up on any other code.
+_CODES: Final = frozenset(
+    {
+        CloseCode.NORMAL,
+        CloseCode.UNAUTHENTICATED,
+        CloseCode.RESTART,
+        CloseCode.OVERLOADED,
+        CloseCode.PROTOCOL_VIOLATION,
+    }
+)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class TakerConnection:
+    """A Prefect worker's connection; to the core it is a `TakerPort`."""
+
+    def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
+        self._socket = socket
+        self._core = core
+        self._access = access
+        self._legacy = SUBPROTOCOL not in socket.scope["subprotocols"]
+        self._dialect = Dialect(legacy=self._legacy)
+        self._session: Session | None = None
+        self._outbox: asyncio.Queue[str] = asyncio.Queue()
+        self._closing: tuple[CloseCode, str] | None = None
+        self._closed = asyncio.Event()
+        self._gone = False
+
+    def __repr__(self) -> str:
+        return f"<TakerConnection {self._dialect!r}, {self._session!r}>"
+
+    @staticmethod
+    def speaks(subprotocols: Sequence[str]) -> bool:
+        """Say whether a socket that offers these is to be served here: any without `runlane.v1`, or with none."""
+        return RUNLANE not in subprotocols and (SUBPROTOCOL in subprotocols or not subprotocols)
+
+    # Up ------------------------------------------------------------------------------------------------------
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Auth(token):
+                self._authenticate(token)
+            case Subscribe(keys, client_id):
+                self._core.taking.subscribe(self, client_id, keys, self._opened)
+            case Word.ACK:
+                self._acknowledged()
+            case Word.QUIT:
+                self.close(CloseCode.NORMAL, "goodbye")
+
+    def _authenticate(self, token: str | None) -> None:
+        if not self._socket.scope["state"].get(AUTHENTICATED) and not self._access.allows(token):
+            reason = "authentication needs a token" if token is None else "the token is not valid"
+            raise ProtocolViolation(reason, CloseCode.UNAUTHENTICATED)
+        self._outbox.put_nowait(AUTH_SUCCESS)
+
+    def _opened(self, session: Session | None) -> None:
+        if session is None:
+            self.close(CloseCode.OVERLOADED, "the database cannot be written now")
+        elif self._gone:
+            self._core.taking.disconnected(session)
+        else:
+            self._session = session
+
+    def _acknowledged(self) -> None:
+        """An acknowledgement of nothing changes nothing."""
+        if self._session is not None:
+            self._core.sessions.seen(self._session)
+            self._core.taking.acknowledged(self._session)
+
+    # Down: TakerPort -----------------------------------------------------------------------------------------
+
+    def task_run(self, run: RunRecord) -> None:
+        """Push a leased run, as it was while it waited."""
+        self._outbox.put_nowait(_encode(render_task_run(run, self._core.clock.now())).decode())
+
+    def runs(self, runs: Sequence[PushedRun]) -> None:
+        """Not here: `task_run` is told."""
+
+    def recorded(self, run_id: str, attempt: int, *, gone: bool = False) -> None:
+        """These workers do not want to know."""
+
+    def lease_lost(self, run_id: str, attempt: int) -> None:
+        """Let the next run come; the worker cannot be told."""
+        if self._session is not None:
+            self._core.taking.left(self._session, run_id)
+
+    def cancel(self, run_id: str, attempt: int, grace_seconds: float) -> None:
+        """Nor can it be asked to stop: it learns of that when it reports, if it asks for states at all."""
+
+    def draining(self, retry_after: float) -> None:
+        """It comes back by itself after the close with 1012."""
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close, with a code that these workers come back after. The first call counts."""
+        if self._closing is not None:
+            return
+        self._closing = (code if code in _CODES else CloseCode.OVERLOADED, reason)
+        self._closed.set()
+        if code not in (CloseCode.NORMAL, CloseCode.RESTART):
+            client = "a client that has not subscribed" if self._session is None else self._session.client_id
+            logger.warning("closing %s: %d %s", client, code, reason)
+
+    # Life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the connection to its end. The upgrade is never refused: that would end the worker."""
+        await self._socket.accept(subprotocol=None if self._legacy else SUBPROTOCOL)
+        tasks = [asyncio.create_task(c) for c in (self._read(), self._write(), self._closed.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._gone = True
+            if self._session is not None:
+                self._core.taking.disconnected(self._session)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._say_goodbye()
+
+    async def _read(self) -> None:
+        try:
+            if self._legacy and not self._access.is_open:
+                raise ProtocolViolation(
+                    "the subprotocol 'prefect' and a token are needed", CloseCode.UNAUTHENTICATED
+                )
+            async with asyncio.timeout(HANDSHAKE_SECONDS) as deadline:
+                while self._closing is None:
+                    self._take(self._dialect.take(await self._receive()))
+                    if self._dialect.phase is Phase.RUNS:
+                        deadline.reschedule(None)
+        except WebSocketDisconnect:
+            self.close(CloseCode.NORMAL, "")
+        except TimeoutError:
+            self.close(CloseCode.OVERLOADED, "the handshake took too long")
+        except ProtocolViolation as exc:
+            self.close(exc.code, exc.reason)
+        except Exception:
+            logger.exception("a connection failed")
+            self.close(CloseCode.OVERLOADED, "internal error")
+
+    async def _receive(self) -> str:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        text = message.get("text")
+        if text is None:
+            raise ProtocolViolation("binary messages are not allowed")
+        return text
+
+    async def _write(self) -> None:
+        """The one writer: nobody else waits for the peer."""
+        try:
+            while True:
+                await self._send(await self._outbox.get(), _WRITE_SECONDS)
+        except TimeoutError:
+            self.close(CloseCode.OVERLOADED, f"too slow: a message was not taken within {_WRITE_SECONDS:g} s")
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            self.close(CloseCode.NORMAL, "")
+
+    async def _send(self, text: str, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            await self._socket.send({"type": "websocket.send", "text": text})
+
+    async def _say_goodbye(self) -> None:
+        """Send the close frame, if the peer still listens. A run that was not sent is queued again already."""
+        code, reason = self._closing or (CloseCode.OVERLOADED, "internal error")
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._socket.close(code, reason[:120])
+        except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
+            return  # it does not: the transport is closed when we return

@@ -1,0 +1,23 @@
+"""Runs as they are shown, read inside a transaction: for workers who read them so."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Final
+
+from ..queries.showing import read_runs
+from ..queries.taking import read_shown_run
+from ..records import RunRecord
+from ..rows import task_run_record
+from ..tables import TASK_RUN
+from ..transaction import Transaction
+
+# The rows of the writer have no names; those of the async engine, which records are made of elsewhere, do.
+_NAMES: Final = tuple(read_runs(TASK_RUN).selected_columns.keys())
+
+
+def shown_run(tx: Transaction, run_id: str) -> RunRecord | None:
+    """Return a task run as it is shown."""
+    tx.flush()
+    row = tx.row(read_shown_run, {"id": run_id})
+    return None if row is None else task_run_record(SimpleNamespace(**dict(zip(_NAMES, row, strict=True))))

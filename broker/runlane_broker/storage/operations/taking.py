@@ -1,0 +1,47 @@
+"""Runs for workers who read them as they are shown and acknowledge each: Prefect's.
+
+Such a worker cannot list what it holds. When it is back within the time in which only the same process can be, it
+holds what it has acknowledged, and all it has said something of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import queries as q
+from ..queries import taking as qk
+from ..records import Resumption
+from ..transaction import Transaction
+from .base import Operation
+from .leasing import Freeing, session_leases
+from .sessions import held_record
+
+
+@dataclass(frozen=True, slots=True)
+class TakeUpSession(Operation["Resumption | None"]):
+    """A worker without a resume token is back: its session goes on at the next epoch. None: it has ended.
+
+    `acknowledged`: the runs that it has acknowledged, as far as this broker knows. What it has neither
+    acknowledged nor reported is queued again.
+    """
+
+    session_id: str
+    epoch: int
+    broker_id: str
+    acknowledged: frozenset[str]
+
+    def execute(self, tx: Transaction) -> Resumption | None:
+        """Compare and set the epoch, then look at each lease."""
+        params = {"session_id": self.session_id, "old_epoch": self.epoch, "broker_id": self.broker_id}
+        if tx.run(q.resume_session, {**params, "timestamp": tx.now}) == 0:
+            return None
+        tx.flush()
+        silent = {run_id for (run_id,) in tx.rows(qk.read_unreported, {"session_id": self.session_id})}
+        silent -= self.acknowledged
+        freeing = Freeing(lost=False, max_losses=0)
+        leases = session_leases(tx, self.session_id)
+        for lease in leases:
+            if lease.id in silent:
+                freeing.free(tx, lease, "The run had not been acknowledged when the connection broke.")
+        held = tuple(held_record(lease) for lease in leases if lease.id not in silent)
+        return Resumption(self.epoch + 1, "", held, (), (), freeing.freed())
