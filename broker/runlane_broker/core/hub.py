@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..storage.records import FinalRun
@@ -24,6 +24,7 @@ class Hub:
     def __init__(self) -> None:
         self._watchers: dict[str, set[Watcher]] = {}
         self._progress: dict[str, Progress] = {}
+        self._listeners: list[Callable[[FinalRun], None]] = []
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._watchers)} runs watched, {len(self._progress)} in progress>"
@@ -48,8 +49,14 @@ class Hub:
         """Say whether `watcher` is still waiting for the end of a run."""
         return watcher in self._watchers.get(run_id, ())
 
+    def listen(self, listener: Callable[[FinalRun], None]) -> None:
+        """Tell `listener` of every run that ends, from now on."""
+        self._listeners.append(listener)
+
     def finished(self, run: FinalRun) -> None:
         """A run has ended: tell its watchers, once."""
+        for listener in self._listeners:
+            listener(run)
         self._progress.pop(run.id, None)
         for watcher in self._watchers.pop(run.id, ()):
             watcher.run_finished(run)
