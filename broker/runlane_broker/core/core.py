@@ -26,6 +26,7 @@ from .tag_limits import TagLimits
 from .taking import Taking
 from .transitions import Transitions
 from .unserved import Unserved
+from .waiting import Waiting
 from .watching import Watching
 from .workers import Workers
 
@@ -47,7 +48,9 @@ class Core:
         dispatching = Dispatching(broker_id, clock, store, dispatcher, self.hub, self.registry, self.unserved)
         self.dispatcher = dispatcher
         self.dispatching = dispatching
-        self.submissions = Submissions(clock, store, dispatcher, dispatching)
+        self.waiting = Waiting(store, dispatching)
+        self.hub.listen(self.waiting.finished)
+        self.submissions = Submissions(clock, store, dispatcher, dispatching, self.waiting)
         self.sessions = Sessions(broker_id, settings, clock, store, dispatcher, dispatching, self.registry)
         self.taking = Taking(broker_id, clock, store, dispatcher, dispatching, self.registry, self.sessions)
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
@@ -74,6 +77,7 @@ class Core:
         asks for its keys.
         """
         await self.store.run(StartBroker(self.broker_id, self._version))
+        await self.waiting.recover()
         backlog = await self.store.backlog()
         for session in backlog.sessions:
             adopted = self.sessions.adopt(session)

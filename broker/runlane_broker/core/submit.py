@@ -25,6 +25,7 @@ from ..storage.records import (
 )
 from ..storage.store import Store
 from .dispatching import Dispatching, queued_run
+from .waiting import Waiting
 
 #: Writes that may wait for their commit before new runs are put off.
 MAX_WAITING: Final = 10_000
@@ -79,11 +80,14 @@ def conflict_code(how: Creation) -> ErrorCode | None:
 class Submissions:
     """Creates runs. Where a free slot waits for a run, its lease goes into the same commit."""
 
-    def __init__(self, clock: Clock, store: Store, dispatcher: Dispatcher, dispatching: Dispatching) -> None:
+    def __init__(
+        self, clock: Clock, store: Store, dispatcher: Dispatcher, dispatching: Dispatching, waiting: Waiting
+    ) -> None:
         self._clock = clock
         self._store = store
         self._dispatcher = dispatcher
         self._dispatching = dispatching
+        self._waiting = waiting
         #: Set while the broker goes down: new runs are put off.
         self.draining = False
 
@@ -111,7 +115,7 @@ class Submissions:
         plan: Plan = {}
         for i in sorted(range(len(runs)), key=lambda i: (-runs[i].priority, runs[i].due, runs[i].id)):
             run = runs[i]
-            if not run.dispatched or run.due > now:
+            if not run.dispatched or run.upstream or run.due > now:
                 continue
             expired = run.expires is not None and run.expires <= now
             plan[i] = None if expired else self._dispatcher.hand_off(queued_run(_queued(run)))
@@ -128,7 +132,9 @@ class Submissions:
             if reservation is not None:
                 self._settle(run, reservation, how, None if failed else outcomes[i].shown, pushes)
                 continue
-            if how is Creation.CREATED and run.dispatched:
+            if not failed and outcomes[i].waits_for:
+                self._waiting.note(outcomes[i].waits_for)
+            elif how is Creation.CREATED and run.dispatched:
                 self._dispatching.queue(_queued(run))
             if i in plan:
                 self._dispatcher.arrived(run.task_key)

@@ -10,9 +10,15 @@ from runlane.protocol.states import StateType
 
 from ..orchestration.decisions import Proposed
 from ..orchestration.details import StateDetails
+from ..orchestration.inputs import upstream_runs
 
 #: The dialect of a session whose worker is Prefect's.
 PREFECT: Final = "prefect"
+
+#: Why a SCHEDULED run is not handed out (`task_run.withheld`): its client waits by itself, and nobody else starts
+#: it; or it waits for other runs to end.
+CLIENT_WAITS: Final = 1
+WAITS_FOR_RUNS: Final = 2
 
 #: Runs of this lane go before the others of their priority.
 RETRY_LANE: Final = 0
@@ -46,6 +52,11 @@ class Surface:
     cache_expiration: int | None = None
     labels: dict[str, Any] = field(default_factory=dict[str, Any])
     task_inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """The runs that must have ended before the broker hands this one out."""
+        return upstream_runs(self.task_inputs) if self.dispatched else ()
 
     @property
     def dispatched(self) -> bool:
@@ -84,6 +95,11 @@ class NewRunRecord:
     def dispatched(self) -> bool:
         """Whether it waits to be handed out once it is there."""
         return self.surface is None or self.surface.dispatched
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """The runs that must have ended before it is handed out."""
+        return () if self.surface is None else self.surface.upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,7 @@ class Creation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The outcome for one new run; `id` is the existing run's where there is one.
+    """The outcome for one new run; `id` is the existing run's where there is one. `waits_for`: runs, to end first.
 
     `shown`: one that was leased, as it was before, where its holder's worker reads that.
     """
@@ -135,6 +151,7 @@ class Created:
     id: str
     how: Creation
     shown: RunRecord | None = None
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

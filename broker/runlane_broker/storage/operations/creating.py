@@ -16,12 +16,13 @@ from ...orchestration.policies import choose_policy
 from ...orchestration.runs import Retries, Run, RunKind
 from .. import queries as q
 from ..queries import transitions as qt
-from ..records import SCHEDULED_LANE, Created, Creation, Holder, LeasedRun, NewRunRecord, Surface
+from ..records import CLIENT_WAITS, SCHEDULED_LANE, Created, Creation, Holder, LeasedRun, NewRunRecord, Surface
 from ..transaction import Transaction, add_state
 from .base import Operation
 from .deciding import NO_TAGS, append_state, carry_out, read_facts, read_flow
 from .holding import holds
 from .leasing import lease_run
+from .waiting import wait_for
 
 _encode = msgspec.json.Encoder().encode
 _labels = msgspec.json.Decoder(dict[str, Any]).decode
@@ -74,7 +75,8 @@ class CreateRuns(Operation[tuple[Created, ...]]):
             return Created(run.id, Creation.EXISTED if same else Creation.ID_CONFLICT)
         if leased and holder is not None and shows:
             return _lease_as_shown(tx, run, holder)
-        return Created(run.id, Creation.LEASED if leased else Creation.CREATED)
+        waits_for = wait_for(tx, run.id, run.upstream)
+        return Created(run.id, Creation.LEASED if leased else Creation.CREATED, waits_for=waits_for)
 
     def _has_parent(self, tx: Transaction, surface: Surface) -> bool:
         return surface.flow_run_id is None or read_flow(tx, surface.flow_run_id) is not None
@@ -199,7 +201,7 @@ def _surface_columns(tx: Transaction, run: NewRunRecord, surface: Surface, write
         "cache_expiration": surface.cache_expiration,
         "labels": _encode(labels).decode() if labels else None,
         "task_inputs": _encode(surface.task_inputs).decode() if surface.task_inputs else None,
-        "withheld": 1 if state.type is StateType.SCHEDULED and not dispatched else None,
+        "withheld": CLIENT_WAITS if state.type is StateType.SCHEDULED and not dispatched else None,
     }
 
 

@@ -34,9 +34,11 @@ from ...orchestration.runs import RunKind as Kind
 from .. import queries as q
 from ..queries import transitions as qt
 from ..records import (
+    CLIENT_WAITS,
     PREFECT,
     RETRY_LANE,
     SCHEDULED_LANE,
+    WAITS_FOR_RUNS,
     Change,
     FinalRun,
     Lease,
@@ -249,9 +251,10 @@ def _columns(row: RunRow, write: Write, policy: Policy) -> dict[str, object]:
     scheduled = state.type is StateType.SCHEDULED
     dispatch = next((effect for effect in write.effects if isinstance(effect, Dispatch)), None)
     retry = next((effect for effect in write.effects if isinstance(effect, SetRetryType)), None)
-    lane, withheld = row.lane, 1 if scheduled else None
+    lane, withheld = row.lane, CLIENT_WAITS if scheduled else None
     if dispatch is not None:
-        lane, withheld = RETRY_LANE if dispatch.retry_lane else SCHEDULED_LANE, None
+        lane = RETRY_LANE if dispatch.retry_lane else SCHEDULED_LANE
+        withheld = WAITS_FOR_RUNS if row.withheld == WAITS_FOR_RUNS else None
     elif scheduled and not policy.consequences:  # which only renames what waits
         withheld = row.withheld
     return {

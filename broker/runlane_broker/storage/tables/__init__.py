@@ -6,7 +6,7 @@ from .flows import deployment, flow, flow_run, flow_run_payload, flow_run_state
 from .kept import kept_object, log_line
 from .kinds import FLOW_RUN, TASK_RUN, RunKind
 from .queues import concurrency_limit, concurrency_slot, work_pool, work_queue
-from .task_runs import task_run, task_run_cache, task_run_payload, task_run_state
+from .task_runs import task_run, task_run_cache, task_run_payload, task_run_state, task_run_wait
 
 __all__ = [
     "FLOW_RUN",
@@ -27,6 +27,7 @@ __all__ = [
     "task_run_cache",
     "task_run_payload",
     "task_run_state",
+    "task_run_wait",
     "work_pool",
     "work_queue",
     "worker_session",

@@ -65,7 +65,7 @@ task_run: Final = Table(
     Column("cache_expiration", BigInteger),
     Column("labels", Text),
     Column("task_inputs", Text),
-    Column("withheld", SmallInteger),  # 1: SCHEDULED, but its client waits by itself, and nobody else starts it
+    Column("withheld", SmallInteger),  # SCHEDULED, but not to be handed out: see records
     CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
     CheckConstraint("lane IN (0, 1)", name="lane"),
@@ -154,6 +154,17 @@ Index(
     sqlite_where=text("state_type = 'SCHEDULED'"),
     postgresql_where=text("state_type = 'SCHEDULED'"),
 )
+
+#: Which runs must have ended before another is handed out. Rows go when they have.
+task_run_wait: Final = Table(
+    "task_run_wait",
+    metadata,
+    Column("upstream_id", String(36), primary_key=True),
+    Column("task_run_id", String(36), ForeignKey("task_run.id", ondelete="CASCADE"), primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+Index("ix_task_run_wait_run", task_run_wait.c.task_run_id)
 
 #: Payloads, opaque and out of the hot row: a state change must not rewrite them.
 task_run_payload: Final = Table(

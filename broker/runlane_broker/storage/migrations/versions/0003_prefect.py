@@ -56,6 +56,17 @@ def upgrade() -> None:
             postgresql_where=sa.text(f"{kind}_id IS NOT NULL"),
         )
     op.create_index("ix_log_line_timestamp", "log_line", ["timestamp"], unique=False)
+    op.create_table(
+        "task_run_wait",
+        sa.Column("upstream_id", sa.String(length=36), nullable=False),
+        sa.Column("task_run_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["task_run_id"], ["task_run.id"], name=op.f("fk_task_run_wait_task_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("upstream_id", "task_run_id", name=op.f("pk_task_run_wait")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_task_run_wait_run", "task_run_wait", ["task_run_id"], unique=False)
     op.add_column("worker_session", sa.Column("dialect", sa.Text(), nullable=True))
     _let_waiting_runs_be_held()
 
