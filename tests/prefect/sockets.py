@@ -67,6 +67,13 @@ class World:
         assert run is not None
         return run
 
+    async def eventually(self, run_id: str, *names: str) -> bool:
+        """Wait until a run's state has one of these names."""
+        async with asyncio.timeout(PATIENCE):
+            while (await self.run(run_id)).state.name not in names:
+                await asyncio.sleep(0.01)
+        return True
+
     async def states(self, run_id: str) -> list[str]:
         """Return the names of a run's states, oldest first."""
         return [state.name for state in await self.core.store.history(run_id)]

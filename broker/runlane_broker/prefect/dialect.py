@@ -10,7 +10,6 @@ A socket without subprotocol begins with `subscribe`. Workers give up on close c
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, TypeAlias, cast
@@ -26,8 +25,6 @@ AUTH_SUCCESS: Final = '{"type":"auth_success"}'
 #: Characters of a client id, and of a task key.
 MAX_NAME: Final = 1024
 
-#: Half a character, which no text can hold.
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -123,4 +120,4 @@ def _subscribe(kind: object, message: dict[str, Any]) -> Subscribe:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and not _SURROGATE.search(value)
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME
