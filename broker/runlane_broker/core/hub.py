@@ -22,7 +22,8 @@ class Hub:
     """Tells watchers of what happens to their runs, whatever the path it came by."""
 
     def __init__(self) -> None:
-        self._watchers: dict[str, set[Watcher]] = {}
+        #: In the order in which they came: what follows must not depend on addresses in memory.
+        self._watchers: dict[str, dict[Watcher, None]] = {}
         self._progress: dict[str, Progress] = {}
         self._listeners: list[Callable[[FinalRun], None]] = []
 
@@ -32,7 +33,7 @@ class Hub:
     def watch(self, watcher: Watcher, ids: Iterable[str]) -> None:
         """Tell `watcher` of these runs from now on, and of the progress they have made."""
         for run_id in ids:
-            self._watchers.setdefault(run_id, set()).add(watcher)
+            self._watchers.setdefault(run_id, {})[watcher] = None
             if (progress := self._progress.get(run_id)) is not None:
                 watcher.run_progress(run_id, progress.current, progress.total, progress.message)
 
@@ -41,7 +42,7 @@ class Hub:
         for run_id in ids:
             watchers = self._watchers.get(run_id)
             if watchers is not None:
-                watchers.discard(watcher)
+                watchers.pop(watcher, None)
                 if not watchers:
                     del self._watchers[run_id]
 
