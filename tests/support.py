@@ -97,7 +97,8 @@ def make_run(key: str = "k", **changes: Any) -> NewRunRecord:
 
 
 @cache
-def _empty_database() -> bytes:
+def empty_database() -> bytes:
+    """A database without a row, up to date: made once per process."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
         upgrade(path)
@@ -107,7 +108,7 @@ def _empty_database() -> bytes:
 def new_database(folder: Path, name: str = "runlane.db") -> Path:
     """A new database file, up to date: a copy of one that was made once."""
     path = folder / name
-    path.write_bytes(_empty_database())
+    path.write_bytes(empty_database())
     return path
 
 

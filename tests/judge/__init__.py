@@ -8,9 +8,10 @@ How to use it, from a simulation or with real processes:
    `at`, of one monotonic clock.
 2. Producers that hear nothing (a time-out, `busy`, a connection that broke) write nothing: such a run may exist.
 3. Whoever disturbs something writes a `Fault` of it *before*: of a worker, a producer, `BROKER` or `DATABASE`.
-   Without one nothing may be delivered twice. A worker that was killed or has quit needs another name afterwards.
-4. At the end stop the faults, wait until all is done, write `Quiet`, and read a `Snapshot` of the database;
-   further ones at any time before it: what was in the history once may never change.
+   Without one nothing may be delivered twice. A producer writes "cut" of itself when its connection has ended: its
+   watches end with it. A worker that was killed or has quit needs another name afterwards.
+4. At the end stop the faults, wait until all is done, write `Quiet`, and read a `Snapshot` of the database; there
+   may be more before it: what was in the history once may never change.
 5. `judge(history)` returns the violations, and none if all is well. `ordered` names the keys that promise their
    order: those of an experiment without faults.
 
@@ -42,6 +43,7 @@ from .events import (
     Submitted,
     Subscribed,
     Told,
+    Unwatched,
     Watched,
     dump,
     load,
@@ -73,6 +75,7 @@ __all__ = [
     "Submitted",
     "Subscribed",
     "Told",
+    "Unwatched",
     "Violation",
     "Watched",
     "dump",

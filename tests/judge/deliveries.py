@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 from .events import (
-    BROKER,
-    DATABASE,
     Acknowledged,
     Fault,
     LeaseLost,
@@ -50,7 +48,7 @@ def leases(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Kind.ATTEMPT, run_id, f"attempt {attempt} was started {count} times")
 
 
-def redeliveries(evidence: Evidence) -> Iterator[Violation]:
+def redeliveries(evidence: Evidence, excuses: Collection[str]) -> Iterator[Violation]:
     """What is delivered again failed before, was given back, or something had happened to its worker."""
     given_up = {
         (event.run, event.attempt)
@@ -66,8 +64,8 @@ def redeliveries(evidence: Evidence) -> Iterator[Violation]:
         received[event.run].setdefault(event.attempt, event)
     for run_id, by_attempt in received.items():
         for first, second in pairwise(by_attempt[attempt] for attempt in sorted(by_attempt)):
-            excuses = [*faults[first.worker], *faults[BROKER], *faults[DATABASE]]
-            if (run_id, first.attempt) in given_up or any(_between(f, first.at, second.at) for f in excuses):
+            causes = [fault for who in (first.worker, *excuses) for fault in faults[who]]
+            if (run_id, first.attempt) in given_up or any(_between(f, first.at, second.at) for f in causes):
                 continue
             what = f"{first.worker} had attempt {first.attempt}, and {second.worker} got attempt {second.attempt}"
             yield Violation(Kind.REDELIVERY, run_id, what, second.at)

@@ -33,11 +33,15 @@ class Submitted(_Event, frozen=True, tag=True):
 
 
 class Acknowledged(_Event, frozen=True, tag=True):
-    """The broker says that a run is there: `as_run` is it, where an idempotency key had one already."""
+    """The broker says that a run is there: `as_run` is it, where an idempotency key had one already.
+
+    `payload` is that of the submit which is answered, if its producer has several of this id under way.
+    """
 
     producer: str
     run: str
     as_run: str
+    payload: str | None = None
 
 
 class Refused(_Event, frozen=True, tag=True):
@@ -50,6 +54,13 @@ class Refused(_Event, frozen=True, tag=True):
 
 class Watched(_Event, frozen=True, tag=True):
     """A producer asks to be told of the end."""
+
+    producer: str
+    run: str
+
+
+class Unwatched(_Event, frozen=True, tag=True):
+    """A producer does not ask any more, or is told that there is no such run."""
 
     producer: str
     run: str
@@ -178,7 +189,7 @@ class Snapshot(_Event, frozen=True, tag=True):
 
 OfLease: TypeAlias = Received | Started | Executed | Reported | Released | Recorded | LeaseLost
 Event: TypeAlias = (
-    Submitted | Acknowledged | Refused | Watched | Told | CancelAsked | CancelAnswered | Subscribed
+    Submitted | Acknowledged | Refused | Watched | Unwatched | Told | CancelAsked | CancelAnswered | Subscribed
     | Received | Started | Executed | Reported | Released | Recorded | LeaseLost | Fault | Quiet | Snapshot
 )  # fmt: skip
 

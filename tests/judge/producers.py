@@ -15,6 +15,7 @@ from .events import (
     Started,
     Submitted,
     Told,
+    Unwatched,
     Watched,
 )
 from .evidence import FINAL, Evidence
@@ -70,7 +71,7 @@ def idempotency(evidence: Evidence) -> Iterator[Violation]:
             submitted = asked.get((event.producer, event.run))
             if submitted is None:
                 continue
-            answers[event.as_run].add(submitted.payload)
+            answers[event.as_run].add(submitted.payload if event.payload is None else event.payload)
             if submitted.idempotency is not None:
                 by_key[submitted.key, submitted.idempotency].add(event.as_run)
     for (key, idempotency_key), runs in by_key.items():
@@ -95,25 +96,31 @@ def ends_told(evidence: Evidence) -> Iterator[Violation]:
 
 
 def watchers(evidence: Evidence) -> Iterator[Violation]:
-    """Who watches is told, once, unless his connection broke."""
-    open_: dict[str, dict[str, int]] = defaultdict(dict)
+    """Who watches is told, once for each time he asked at most, unless his connection broke."""
+    asked: dict[tuple[str, str], int] = defaultdict(int)
+    told: dict[tuple[str, str], int] = defaultdict(int)
     for event in evidence.events:
-        if isinstance(event, Watched):
-            open_[event.producer][event.run] = open_[event.producer].get(event.run, 0) + 1
-        elif isinstance(event, Told):
-            left = open_[event.producer].get(event.run, 0)
-            if not left:
-                what = f"{event.producer} was told of it more than once"
-                yield Violation(Kind.UNTOLD, event.run, what, event.at)
-            open_[event.producer][event.run] = 0
-        elif isinstance(event, Fault):
-            for producer in (event.who,) if event.who in open_ else tuple(open_) if event.who == "broker" else ():
-                open_[producer].clear()
-    for producer, runs in open_.items() if evidence.quiet else ():
-        for run_id, count in runs.items():
-            run = evidence.runs.get(run_id)
-            if count and run is not None and run.type in FINAL:
-                yield Violation(Kind.UNTOLD, run_id, f"{producer} watches, and was not told that it is {run.type}")
+        match event:
+            case Watched(producer=producer, run=run_id):
+                asked[producer, run_id] += 1
+            case Told(producer=producer, run=run_id):
+                told[producer, run_id] += 1
+                if told[producer, run_id] > asked[producer, run_id]:
+                    what = f"{producer} was told of it more often than it asked"
+                    yield Violation(Kind.UNTOLD, run_id, what, event.at)
+            case Unwatched(producer=producer, run=run_id):
+                asked.pop((producer, run_id), None)
+                told.pop((producer, run_id), None)
+            case Fault(who=who, what="cut" | "killed" | "quit"):
+                for watch in [watch for watch in asked if who == watch[0]]:
+                    del asked[watch]
+                    told.pop(watch, None)
+            case _:
+                pass
+    for (producer, run_id), count in asked.items() if evidence.quiet else ():
+        run = evidence.runs.get(run_id)
+        if count and not told[producer, run_id] and run is not None and run.type in FINAL:
+            yield Violation(Kind.UNTOLD, run_id, f"{producer} watches, and was not told that it is {run.type}")
 
 
 def cancelled_starts(evidence: Evidence) -> Iterator[Violation]:
