@@ -54,6 +54,13 @@ format: $(VENV)/.lint ## rewrite what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+# Longer than in `make test`, which has a hundred seeds: make simulate SEEDS=10000 FROM=1000
+SEEDS ?= 1000
+FROM ?= 0
+.PHONY: simulate
+simulate: $(VENV)/.test ## live through SEEDS simulated faults and judge them
+	$(BIN)/python -m tests.simulation $(SEEDS) --from $(FROM) $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.test ## measure
 	$(BIN)/python -m tests.benchmarks $(ARGS)
