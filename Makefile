@@ -61,6 +61,10 @@ FROM ?= 0
 simulate: $(VENV)/.test ## live through SEEDS simulated faults and judge them
 	$(BIN)/python -m tests.simulation $(SEEDS) --from $(FROM) $(ARGS)
 
+.PHONY: mutants
+mutants: $(VENV)/.test ## make mistakes on purpose, and see that each is found
+	$(BIN)/python -m tests.simulation.mutants $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.test ## measure
 	$(BIN)/python -m tests.benchmarks $(ARGS)

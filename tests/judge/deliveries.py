@@ -95,12 +95,25 @@ def verdicts(evidence: Evidence) -> Iterator[Violation]:
         report = reported.get(lease)
         if report is not None and report.type == "COMPLETED":
             completed[event.run].add(event.attempt)
+    for event, run_id, attempt, session in _said_to_be_lost(evidence):
+        if (run_id, attempt, session) in written:
+            what = f"attempt {attempt} of {session} was told to be lost, and its report is recorded"
+            yield Violation(Kind.WRONG_VERDICT, run_id, what, event.at)
     for run_id, attempts in completed.items():
         if len(attempts) > 1:
             yield Violation(
                 Kind.DOUBLE_COMPLETION, run_id, f"attempts {sorted(attempts)} were recorded as COMPLETED"
             )
     yield from _unanswered(evidence)
+
+
+def _said_to_be_lost(evidence: Evidence) -> Iterator[tuple[LeaseLost | Subscribed, str, int, str]]:
+    """Every lease that a worker heard to be over. A new session knows nothing of the leases of the one before."""
+    for lost in evidence.all(LeaseLost):
+        yield lost, lost.run, lost.attempt, lost.session
+    for subscribed in evidence.all(Subscribed):
+        for run_id, attempt in subscribed.lost:
+            yield subscribed, run_id, attempt, subscribed.session
 
 
 def _unanswered(evidence: Evidence) -> Iterator[Violation]:

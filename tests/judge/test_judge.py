@@ -256,8 +256,22 @@ def test_a_report_that_was_never_answered(story: Story) -> None:
     story.report()
     story.state("r", "COMPLETED", "s")
     assert kinds(story) == [Kind.NO_VERDICT]
-    story.of_lease(LeaseLost, "r", 1, "w", "s")
+    story.record()
     assert kinds(story) == []
+
+
+@pytest.mark.parametrize("at_the_resumption", [True, False])
+def test_a_report_that_is_written_and_said_to_be_lost(story: Story, at_the_resumption: bool) -> None:
+    story.deliver()
+    story.start()
+    story.execute()
+    story.report()
+    story.state("r", "COMPLETED", "s")
+    if at_the_resumption:
+        story.subscribe(lost=(("r", 1),))
+    else:
+        story.of_lease(LeaseLost, "r", 1, "w", "s")
+    assert kinds(story) == [Kind.WRONG_VERDICT]
 
 
 def test_a_killed_worker_waits_for_no_verdict(story: Story) -> None:

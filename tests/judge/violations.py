@@ -16,6 +16,7 @@ class Kind(StrEnum):
     DOUBLE_COMPLETION = "double completion"  # two reports of a final end were recorded
     STALE_REPORT = "stale report"  # a report by somebody who did not hold the run was written
     UNWRITTEN_VERDICT = "unwritten verdict"  # "recorded", and the history knows nothing of it
+    WRONG_VERDICT = "wrong verdict"  # "lost", and the report had been written
     NO_VERDICT = "no verdict"  # a report was never answered
     ATTEMPT = "attempt"  # attempts that do not go 1, 2, 3, ..., or one that was delivered twice
     ILLEGAL_HISTORY = "illegal history"  # a forbidden transition, no order in time, a head that is not the row's
