@@ -95,15 +95,16 @@ class Producer:
         while True:
             if self._ready:
                 self._submit()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     def _send(self, frame: m.Frame) -> None:
         assert self.link is not None
         self.link.client.send(encode(frame).decode())
 
     def _submit(self) -> None:
+        now = self.now
         due = [
-            w for w in self.wishes if not w.answered and w.at <= self.now and w.asked_at + _PATIENCE <= self.now
+            wish for wish in self.wishes if not wish.answered and max(wish.at, wish.asked_at + _PATIENCE) <= now
         ]
         if not due:
             return

@@ -82,7 +82,8 @@ def _manners(source: random.Random) -> Manners:
         takes=source.choice([0.02, 0.3, 3.0]),
         slow_start=source.choice([0.0, 0.0, 0.05]),
         fails=source.choice([0.0, 0.3]),
-        gives_back=source.choice([0.0, 0.1]),
+        gives_back=source.choice([0.0, 0.1, 0.3]),
+        insists=source.choice([0.0, 0.7]),
     )
 
 

@@ -30,6 +30,8 @@ class Manners:
     fails: float = 0.0
     gives_back: float = 0.0
     finishes_though_cancelled: float = 0.3
+    #: It speaks of a lease that is over, as a worker with a bug would, or one whose frames were held up.
+    insists: float = 0.0
 
 
 @dataclass
@@ -224,6 +226,7 @@ class Worker:
         self.note(j.Released(**self._of(lease, held)))
         delay = self.source.choice([None, None, 0.0, 0.5, 3.0])
         self.held.pop(lease, None)
+        self._insist(lease)
         self._send(m.Release(runs=(m.ReleasedRun(id=lease[0], attempt=lease[1], delay=delay),)))
 
     def _finish(self, lease: Lease, held: _Held, type_: Any) -> None:
@@ -253,6 +256,23 @@ class Worker:
         held = self.held.pop(lease)
         if held.task is not None:
             held.task.cancel()
+        self._insist(lease)
+
+    def _insist(self, lease: Lease) -> None:
+        """Say something of a lease that is over, later. It changes nothing, and nobody writes it down."""
+        if self.source.random() >= self.manners.insists:
+            return
+        run_id, attempt = lease
+        frame = self.source.choice(
+            [
+                m.Started(id=run_id, attempt=attempt),
+                m.Finished(id=run_id, attempt=attempt, state=m.FinalState(type="COMPLETED")),
+                m.Finished(id=run_id, attempt=attempt, state=m.FinalState(type="FAILED")),
+                m.Release(runs=(m.ReleasedRun(id=run_id, attempt=attempt),)),
+            ]
+        )
+        seconds = self.source.expovariate(1 / self.manners.takes)
+        asyncio.get_running_loop().call_later(seconds, self._send, frame)
 
     def _on_cancel(self, lease: Lease) -> None:
         held = self.held.get(lease)
