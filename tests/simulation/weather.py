@@ -79,6 +79,7 @@ def _moods(source: random.Random, *, calm: bool) -> Moods:
 
 def _manners(source: random.Random) -> Manners:
     return Manners(
+        starts_in=source.choice([0.01, 0.01, 1.0]),
         takes=source.choice([0.02, 0.3, 3.0]),
         slow_start=source.choice([0.0, 0.0, 0.05]),
         fails=source.choice([0.0, 0.3]),

@@ -25,6 +25,7 @@ _REMIND: Final = 10.0
 class Manners:
     """How a worker behaves: probabilities for each run, and seconds."""
 
+    starts_in: float = 0.01
     takes: float = 0.3
     slow_start: float = 0.0
     fails: float = 0.0
@@ -203,7 +204,7 @@ class Worker:
         if dice < manners.slow_start:
             self.note(j.Fault(at=self.now, who=self.name, what="slow to start", until=self.now + 30))
             await asyncio.sleep(self.source.uniform(5, 15))
-        await asyncio.sleep(self.source.expovariate(1 / 0.01))
+        await asyncio.sleep(self.source.expovariate(1 / manners.starts_in))
         if self.source.random() < manners.gives_back:
             self._give_back(lease, held)
             return
