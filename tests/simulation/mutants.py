@@ -1,8 +1,9 @@
 """Mistakes made on purpose, and what notices them: `make mutants`.
 
 Each mutant is a change of the product: a text, which must be in its file exactly once, and what takes its place.
-So other edits leave it alone, and a test says which one no longer fits. The simulation has to find each in its first
-seeds. What it cannot see (nobody here lies about a token), or what the database makes up for, a test has to find.
+So other edits leave it alone, and a test says which one no longer fits. The simulation has to find each in its
+first seeds. What it cannot see (nobody here lies about a token), or what the database makes up for, a test has to
+find.
 """
 
 from __future__ import annotations
