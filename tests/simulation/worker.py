@@ -264,16 +264,15 @@ class Worker:
         if self.source.random() >= self.manners.insists:
             return
         run_id, attempt = lease
-        frame = self.source.choice(
-            [
-                m.Started(id=run_id, attempt=attempt),
-                m.Finished(id=run_id, attempt=attempt, state=m.FinalState(type="COMPLETED")),
-                m.Finished(id=run_id, attempt=attempt, state=m.FinalState(type="FAILED")),
-                m.Release(runs=(m.ReleasedRun(id=run_id, attempt=attempt),)),
-            ]
-        )
-        seconds = self.source.expovariate(1 / self.manners.takes)
-        asyncio.get_running_loop().call_later(seconds, self._send, frame)
+        frames = [
+            m.Started(id=run_id, attempt=attempt),
+            m.Finished(id=run_id, attempt=attempt, state=m.FinalState(type="COMPLETED")),
+            m.Finished(id=run_id, attempt=attempt, state=m.FinalState(type="FAILED")),
+            m.Release(runs=(m.ReleasedRun(id=run_id, attempt=attempt),)),
+        ]
+        for frame in self.source.sample(frames, 2):
+            seconds = self.source.expovariate(1 / self.manners.takes)
+            asyncio.get_running_loop().call_later(seconds, self._send, frame)
 
     def _on_cancel(self, lease: Lease) -> None:
         held = self.held.get(lease)
