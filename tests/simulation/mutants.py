@@ -142,6 +142,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "core/dispatching.py",
         "if isinstance(outcome, StoreUnavailable) and not self._stopped:",
         "if False:",
+        test="tests/core/test_outages.py",
     ),
     # Windows
     _one(
@@ -178,6 +179,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "dispatch/dispatcher.py",
         "if queue is None or queue or not queue.complete:",
         "if queue is None or queue:",
+        test="tests/dispatch/test_dispatcher.py",
     ),
     _one(
         "hand-off-overtakes",
@@ -259,8 +261,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "adoption-skipped",
         "the sessions of the broker before are forgotten",
         "core/core.py",
-        "            self.sessions.adopt(session)\n",
-        "            pass\n",
+        "        for session in backlog.sessions:\n",
+        "        for session in backlog.sessions[:0]:\n",
     ),
     _one(
         "resume-keeps-unlisted",
