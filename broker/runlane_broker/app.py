@@ -18,6 +18,7 @@ from runlane.protocol.ids import uuid7
 
 from .access import Access, AccessMiddleware
 from .api import (
+    cancel,
     concurrency_limits,
     deployments,
     flow_runs,
@@ -96,6 +97,7 @@ def api_routes(core: Core) -> list[Route]:
     routes = [
         *health.routes(core, __version__),
         *task_runs.routes(core),
+        *cancel.routes(core),
         *flow_runs.routes(core),
         *flows.routes(core),
         *deployments.routes(core),

@@ -45,6 +45,13 @@ def a_task_run(host: Host, **fields: Any) -> Any:
     return post(host, "/api/task_runs/", {"task_key": unique("examples.task"), **fields})
 
 
+def a_parked_run(host: Host) -> Any:
+    run = a_task_run(host)
+    parked = {"state": {"type": "CRASHED", "name": "Parked"}, "force": True}
+    post(host, f"/api/task_runs/{run['id']}/set_state", parked)
+    return run
+
+
 def a_flow(host: Host) -> Any:
     return post(host, "/api/flows/", {"name": unique("flow"), "tags": ["a"], "labels": {"n": 1, "t": True}})
 
@@ -204,6 +211,10 @@ EXAMPLES: dict[str, Make] = {
         status=201,
         again=200,
     ),
+    "POST /api/task_runs/{id}/cancel": _of(a_task_run),
+    "POST /api/task_runs/cancel": lambda _: Example(body={"task_runs": {"tags": {"all_": [unique("none")]}}}),
+    "POST /api/task_runs/{id}/requeue": _of(a_parked_run, again=409),
+    "POST /api/task_runs/requeue": lambda _: Example(body={"task_runs": {"tags": {"all_": [unique("none")]}}}),
     "POST /api/task_runs/bulk": lambda host: Example(
         body={"task_runs": [{"task_key": "examples.bulk", "tags": [f"{n}"]} for n in range(3)]}
     ),

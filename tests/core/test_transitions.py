@@ -257,6 +257,7 @@ def test_a_flow_run_that_is_deleted_takes_what_is_held_and_what_waits(path: Path
 ENDS: dict[str, Callable[[Broker, str], Any]] = {
     "cancelled": lambda b, run_id: ask(b, run_id, S.CANCELLED),
     "deleted": lambda b, run_id: b.core.transitions.delete(TASK_RUN, run_id),
+    "cancelled as one of many": lambda b, run_id: b.core.cancellations.cancel([run_id]),
     "taken by its client": lambda b, run_id: ask(b, run_id, S.PENDING),
 }
 

@@ -118,7 +118,11 @@ WRONG: Mapping[str, Mapping[str, list[str]]] = {
         "ids[2]": [f'["{ID}","{ID}",1]'],
     },
     "unwatch": {"ids": [MISSING, *NO_LIST], "ids[0]": ["[1]", '["x"]']},
-    "cancel": {"ref": [MISSING, "null", "1.5"], "ids": [MISSING, *NO_LIST], "ids[0]": ["[1]", '["x"]']},
+    "cancel": {
+        "ref": [MISSING, "null", "1.5"],
+        "ids": [MISSING, *NO_LIST, json.dumps([ID] * (limits.MAX_IDS_PER_CANCEL + 1))],
+        "ids[0]": ["[1]", '["x"]'],
+    },
 }
 
 

@@ -94,7 +94,7 @@ def test_a_ref_comes_back_as_it_was(broker: Host, ref: int | str) -> None:
         async with producer(broker) as peer:
             assert await peer.submit(ref=ref) == []
             await peer.say({"type": "cancel", "ref": ref, "ids": []})
-            await peer.expect("error", code="unsupported", frame="cancel", ref=ref)
+            await peer.expect("cancelled", ref=ref, runs=[])
 
     run(main())
 
@@ -266,12 +266,47 @@ def test_ten_thousand_ids_that_there_are_not(broker: Host) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("ids", [[], [UNKNOWN], [UNKNOWN] * limits.MAX_IDS])
-def test_nothing_can_be_cancelled_yet(broker: Host, ids: list[str]) -> None:
+# --- Cancelling ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [[], [UNKNOWN], [UNKNOWN] * limits.MAX_IDS_PER_CANCEL])
+def test_what_there_is_not_cannot_be_cancelled(broker: Host, ids: list[str]) -> None:
     async def main() -> None:
         async with producer(broker) as peer:
             await peer.say({"type": "cancel", "ref": 5, "ids": ids})
-            assert_like(await peer.answers(), [error("unsupported", frame="cancel", ref=5)])
+            said = await peer.expect("cancelled", ref=5)
+            assert [run["id"] for run in said["runs"]] == ids
+            assert all(run["error"]["code"] == "not_found" for run in said["runs"])
+
+    run(main())
+
+
+def test_a_run_is_cancelled_wherever_it_is_and_everybody_is_told(broker: Host) -> None:
+    key = new_key()
+    taken, waiting = new_run(task_key=key), new_run(task_key=key)
+
+    async def main() -> None:
+        async with worker(broker, key) as holder, producer(broker) as peer:
+            await peer.submit(taken)
+            await holder.expect("runs")
+            await holder.say({"type": "started", "id": taken["id"], "attempt": 1})
+            await peer.submit(waiting)
+            await peer.say({"type": "watch", "ids": [taken["id"], waiting["id"]]})
+            ids = [taken["id"], waiting["id"]]
+            await peer.say({"type": "cancel", "ref": "r", "ids": ids})
+            await peer.expect("finished", id=waiting["id"], state={"type": "CANCELLED"})
+            said = await peer.expect("cancelled", ref="r")
+            cancelling = {"id": taken["id"], "state": {"type": "CANCELLING", "name": "Cancelling"}}
+            cancelled = {"id": waiting["id"], "state": {"type": "CANCELLED", "name": "Cancelled"}}
+            assert_like(said["runs"], [cancelling, cancelled])
+            await holder.expect("cancel", id=taken["id"], attempt=1)
+            state = {"type": "CANCELLED"}
+            await holder.say({"type": "finished", "id": taken["id"], "attempt": 1, "state": state})
+            await holder.expect("recorded")
+            await peer.expect("finished", id=taken["id"], state=state)
+            await peer.say({"type": "cancel", "ref": "again", "ids": ids})
+            said = await peer.expect("cancelled", ref="again")
+            assert [run["state"]["type"] for run in said["runs"]] == ["CANCELLED", "CANCELLED"]
 
     run(main())
 

@@ -90,6 +90,7 @@ def test_limits_are_those_in_the_code() -> None:
         limits.MAX_RUNS_PER_SUBMIT,
         limits.MAX_HEADERS_BYTES,
         limits.MAX_IDS,
+        limits.MAX_IDS_PER_CANCEL,
         limits.MAX_UNPROCESSED_FRAMES,
         limits.MAX_UNPROCESSED_BYTES,
         limits.MAX_BAD_FRAMES,

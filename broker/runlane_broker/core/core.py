@@ -9,6 +9,7 @@ from ..storage.operations.sessions import BeatBroker, StartBroker
 from ..storage.records import Backlog
 from ..storage.store import Store
 from .audit import Audit
+from .cancel import Cancellations
 from .dispatching import Dispatching
 from .expiry import Expiry
 from .flows import Flows
@@ -55,6 +56,7 @@ class Core:
         self.taking = Taking(broker_id, clock, store, dispatcher, dispatching, self.registry, self.sessions)
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
         self.transitions = Transitions(store, dispatcher, dispatching, self.hub, self.registry, self.submissions)
+        self.cancellations = Cancellations(store, self.transitions)
         self.watching = Watching(store, self.hub)
         self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
         self.flows = Flows(store, self.transitions)

@@ -65,7 +65,7 @@ class Transitions:
         self, kind: RunKind, run_id: str, proposed: Proposed, *, force: bool = False
     ) -> TransitionOutcome | None:
         """Ask for a state of a run; None: there is no such run. See `SetState`."""
-        return await self._write(SetState(kind, run_id, proposed, force), _change_of)
+        return await self.write(SetState(kind, run_id, proposed, force), _change_of)
 
     async def change(self, kind: RunKind, run_id: str, changes: Mapping[str, Any]) -> bool:
         """Change what is given of a run, by column; False: there is no such run. See `ChangeRun`."""
@@ -76,11 +76,11 @@ class Transitions:
 
         It cannot start afterwards. Who holds it is told that the lease is over, who watches it that it ended.
         """
-        return await self._write(DeleteRun(kind, run_id), lambda changes: changes or ()) is not None
+        return await self.write(DeleteRun(kind, run_id), lambda changes: changes or ()) is not None
 
     async def delete_flow(self, flow_id: str) -> bool:
         """Delete a flow with its deployments and all runs, in the same way; False: there is no such flow."""
-        return await self._write(DeleteFlow(flow_id), lambda changes: changes or ()) is not None
+        return await self.write(DeleteFlow(flow_id), lambda changes: changes or ()) is not None
 
     def settle(self, changes: Iterable[Change]) -> None:
         """Carry out what committed changes mean for the rest of the broker."""
@@ -129,18 +129,25 @@ class Transitions:
         held = None if session is None else session.held.get(run_id)
         return session if held is not None and held.attempt == lease.attempt else None
 
-    async def _write(self, operation: Operation[T], changes: Callable[[T], Iterable[Change]]) -> T:
+    async def write(self, operation: Operation[T], changes: Callable[[T], Iterable[Change]]) -> T:
+        """Write; carry out the changes that `changes` finds in the outcome; return it."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.submit(operation, changes, lambda outcome: resolve(future, outcome))
+        return await future
 
-        def done(outcome: Any) -> None:
+    def submit(
+        self, operation: Operation[T], changes: Callable[[T], Iterable[Change]], done: Callable[[Any], None]
+    ) -> None:
+        """Write in the same way; `done` gets the outcome, or the exception."""
+
+        def written(outcome: Any) -> None:
             try:
                 if not isinstance(outcome, Exception):
                     self.settle(changes(outcome))
             finally:
-                resolve(future, outcome)
+                done(outcome)
 
-        self._store.submit(operation, done)
-        return await future
+        self._store.submit(operation, written)
 
 
 def _change_of(outcome: TransitionOutcome | None) -> tuple[Change, ...]:

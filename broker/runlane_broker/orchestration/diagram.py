@@ -48,6 +48,7 @@ that the run is in and the one that was proposed; the first that objects decides
 | MinimalTaskPolicy | task runs with `force` |
 | CoreFlowPolicy, MinimalFlowPolicy | flow runs without and with `force` |
 | MarkLateRunsPolicy | runs of both kinds, by the service that marks late ones |
+| RequeueParkedPolicy | task runs, where somebody asks to have them queued again (`runlane requeue`) |
 """
 
 _CONSEQUENCES: Final = """\

@@ -75,7 +75,10 @@ MINIMAL_FLOW: Final = Policy("MinimalFlowPolicy", (flow.PREVENT_RESULT_LOSS, flo
 #: For both kinds of runs: whoever marks a run late has found it SCHEDULED, but may come too late himself.
 MARK_LATE: Final = Policy("MarkLateRunsPolicy", (common.ONLY_SCHEDULED_LATE,))
 
-POLICIES: Final = (CORE_TASK, BACKGROUND_TASK, MINIMAL_TASK, CORE_FLOW, MINIMAL_FLOW, MARK_LATE)
+#: For a parked task run that somebody wants to be tried again.
+REQUEUE_PARKED: Final = Policy("RequeueParkedPolicy", (task.ONLY_PARKED,), (task.dispatch_again,))
+
+POLICIES: Final = (CORE_TASK, BACKGROUND_TASK, MINIMAL_TASK, CORE_FLOW, MINIMAL_FLOW, MARK_LATE, REQUEUE_PARKED)
 
 
 def choose_policy(run: Run, proposed: Proposed, *, force: bool) -> Policy:

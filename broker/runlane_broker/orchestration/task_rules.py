@@ -219,6 +219,16 @@ def _insert_into_cache(t: Transition) -> Verdict:
 CACHE_INSERTION: Final = Rule("CacheInsertion", ANY_OR_NONE, only(_S.COMPLETED), _insert_into_cache)
 
 
+def _only_parked(t: Transition) -> Verdict:
+    """Only a run that is parked is queued again; its failures count on."""
+    if t.current.type is _S.CRASHED and t.current.name == StateName.PARKED:
+        return t
+    return Abort(f"The run is {t.current.name}: only one that is {StateName.PARKED} is queued again.")
+
+
+ONLY_PARKED: Final = Rule("OnlyParkedRequeued", ANY, only(_S.SCHEDULED), _only_parked)
+
+
 # --- What follows from a state ------------------------------------------------------------------------------
 
 
@@ -247,6 +257,11 @@ def dispatch(t: Transition) -> tuple[Effect, ...]:
     leased = t.facts.lease is not None
     retry = leased or t.proposed.name == StateName.AWAITING_RETRY
     return (Dispatch(retry),) if background or leased else ()
+
+
+def dispatch_again(_: Transition) -> tuple[Effect, ...]:
+    """A run that was parked goes first, as it would have gone without that."""
+    return (Dispatch(retry_lane=True),)
 
 
 def _waits_with_its_worker(t: Transition) -> bool:

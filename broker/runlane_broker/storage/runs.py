@@ -6,7 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.sql.base import Executable
+
+from runlane.protocol.states import FINAL, StateName, StateType
 
 from ..clock import MICROS_PER_SECOND, Micros
 from ..schemas.filters import ALL, Filters
@@ -14,11 +17,15 @@ from ..schemas.sorts import FlowRunSort, TaskRunSort
 from .filters import FLOW_RUNS, TASK_RUNS, conditions
 from .history import Bar, count_bars, make_bars, total
 from .listing import Listing, Reading
+from .queries.base import const, one_of
 from .queries.history import read_history, read_lateness
 from .queries.showing import read_runs, read_states
 from .records import AnyRunRecord, StateRecord
 from .rows import shown_state
 from .tables import TASK_RUN, RunKind
+
+#: States in which a run has not ended and is not about to.
+LIVE: Final = frozenset(StateType) - FINAL - {StateType.CANCELLING}
 
 R_co = TypeVar("R_co", bound=AnyRunRecord, covariant=True)
 
@@ -68,6 +75,20 @@ class RunReader(Listing[R_co]):
         if not row.count:
             return None
         return total(row.lateness_seconds, row.lateness_rest) / row.count / MICROS_PER_SECOND
+
+    async def live(self, filters: Filters, limit: int) -> list[str]:
+        """Return the ids of runs that the filters take and that could be cancelled, at most so many of them."""
+        return await self._ids(filters, limit, one_of(self.kind.run.c.state_type, LIVE))
+
+    async def parked(self, filters: Filters, limit: int) -> list[str]:
+        """Return the ids of runs that the filters take and that are parked, at most so many of them."""
+        run = self.kind.run.c
+        crashed = run.state_type == const(StateType.CRASHED)
+        return await self._ids(filters, limit, crashed, run.state_name == const(StateName.PARKED))
+
+    async def _ids(self, filters: Filters, limit: int, *where: ColumnElement[bool]) -> list[str]:
+        query = select(self.kind.run.c.id).where(*conditions(self._source, filters), *where).limit(limit)
+        return [row[0] for row in await self._rows(query)]
 
     async def _rows(self, query: Executable) -> list[Any]:
         async with self._reading() as connection:

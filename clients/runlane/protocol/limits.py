@@ -18,8 +18,10 @@ MAX_LIMIT: Final = 1000
 MAX_RUNS_PER_SUBMIT: Final = 1000
 #: Bytes of a run's headers as JSON: with its parameters they must fit into one message.
 MAX_HEADERS_BYTES: Final = 64 * 1024
-#: Ids in one `watch`, `unwatch` or `cancel` frame.
+#: Ids in one `watch` or `unwatch` frame.
 MAX_IDS: Final = 10_000
+#: Ids in one `cancel` frame: it is one transaction, and others wait for its end.
+MAX_IDS_PER_CANCEL: Final = 1000
 #: Highest priority; 0 is the lowest and the default.
 MAX_PRIORITY: Final = 9
 #: Seconds from the upgrade to a valid `auth`, and from there to `subscribe`. Later is closed with 1008.

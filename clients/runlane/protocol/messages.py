@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Raw, Struct
 
 from .ids import ID_PATTERN
-from .limits import MAX_IDS, MAX_KEYS, MAX_LIMIT, MAX_PRIORITY, MAX_RUNS_PER_SUBMIT
+from .limits import MAX_IDS, MAX_IDS_PER_CANCEL, MAX_KEYS, MAX_LIMIT, MAX_PRIORITY, MAX_RUNS_PER_SUBMIT
 from .payloads import ABSENT
 from .states import StateType
 
@@ -290,7 +290,7 @@ class Cancel(Frame, frozen=True, tag="cancel"):
     """Asks that these runs be cancelled."""
 
     ref: Ref
-    ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS)]
+    ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_IDS_PER_CANCEL)]
 
 
 # --- Submission socket, down -------------------------------------------------------------------------------
