@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .errors import (
         ArgumentError,
+        CancelRefused,
         ClientClosed,
         ConnectionFailed,
         PayloadError,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         SubmitTimedOut,
         WouldBlock,
     )
-    from .futures import RunFuture, agather, gather
+    from .futures import RunFuture, acancel_many, agather, cancel_many, gather
     from .options import RunOptions, TaskOptions
     from .protocol.messages import RunProgress
     from .protocol.states import StateType
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
     "BoundRun",
+    "CancelRefused",
     "Client",
     "ClientClosed",
     "ConnectionFailed",
@@ -84,8 +86,10 @@ __all__ = [
     "TaskOptions",
     "Worker",
     "WouldBlock",
+    "acancel_many",
     "agather",
     "asubmit_many",
+    "cancel_many",
     "current_run",
     "gather",
     "serve",
@@ -98,7 +102,7 @@ __all__ = [
 _HOMES = {
     "bulk": ("BoundRun", "asubmit_many", "submit_many"),
     "client": ("Client",),
-    "futures": ("RunFuture", "agather", "gather"),
+    "futures": ("RunFuture", "acancel_many", "agather", "cancel_many", "gather"),
     "options": ("RunOptions", "TaskOptions"),
     "protocol.messages": ("RunProgress",),
     "protocol.states": ("StateType",),

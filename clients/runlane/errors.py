@@ -11,6 +11,7 @@ RunlaneError
 ├── SubmitRefused           the broker refused a run: `code`, `field`, `message`
 ├── SomeRefused             … some of many: `futures` has them all
 ├── SubmitTimedOut          the broker has not confirmed a run in time (also a TimeoutError)
+├── CancelRefused           the broker has not cancelled: `code`, `message`
 ├── RunNotFound             the broker knows no run of this id
 ├── ResultError             the result came, but is not what the task's annotation says
 └── RunError                the run has ended without a result: `run_id`, `state`
@@ -114,6 +115,15 @@ class SubmitTimedOut(RunlaneError, TimeoutError):
 
     With an `idempotency_key` it can be submitted again without doing anything twice.
     """
+
+
+class CancelRefused(RunlaneError):
+    """The broker has not cancelled what it was asked to: `code` and `message` say why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
 
 
 class RunNotFound(RunlaneError):

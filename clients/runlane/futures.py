@@ -7,6 +7,8 @@
 | the end, whichever it is | `future.wait()`     | `await future.await_()`     |
 | the results of many      | `gather(*futures)`  | `await agather(*futures)`   |
 
+`future.cancel()`, `cancel_many(futures)` and their async forms give runs up.
+
 Nothing polls: a run is watched from the first of these calls on, and the broker pushes how it ends.
 """
 
@@ -14,14 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 from uuid import UUID
 
-from .client import Client, client_like, current, in_loop, may_block, run_sync, start_sync
+from .client import Client, client_like, current, current_client, in_loop, may_block, run_sync, start_sync
 from .endings import error_of
-from .errors import ArgumentError, PayloadError, ResultError, RunlaneError, SubmitRefused
+from .errors import ArgumentError, PayloadError, ResultError, RunlaneError, RunNotFound, SubmitRefused
 from .protocol.ids import is_id
 from .protocol.messages import RunFinished, RunProgress
 from .protocol.states import FINAL, StateType
@@ -30,6 +32,9 @@ from .waits import waiting
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
+
+#: Seconds that sync code waits for the broker to confirm a cancel, by default.
+CANCEL_SECONDS: Final = 30.0
 
 #: How a run ended, or why nobody will hear of it.
 _Ending: TypeAlias = RunFinished | RunlaneError
@@ -141,6 +146,29 @@ class RunFuture(Generic[R_co]):
         """Wait for the run's end in an event loop."""
         return (await self._end_in_time(timeout)).state.type
 
+    # --- Giving up --------------------------------------------------------------------------------------
+
+    def cancel(self, timeout: float | None = CANCEL_SECONDS) -> StateType:
+        """Have the run cancelled, and return its state then. Waits for the broker (so many seconds), for no task.
+
+        CANCELLED: it will never start. CANCELLING: a worker has it, and is told to stop it; `wait` says how it
+        ends. COMPLETED, FAILED …: it had ended already. Raises `TimeoutError`, `RunNotFound`, `CancelRefused`,
+        `ConnectionFailed`, `ClientClosed`; and `WouldBlock` where an event loop runs.
+        """
+        if isinstance(self._ending, RunFinished):
+            return self._ending.state.type
+        may_block("cancel()", "await future.acancel()")
+        return run_sync(_in_time(self.acancel(), timeout, f"the broker has not cancelled run {self.id}"))
+
+    async def acancel(self) -> StateType:
+        """Have the run cancelled, in an event loop; see `cancel`. However long the broker cannot be reached."""
+        if self._ending is not None:
+            return (await self._end()).state.type
+        (state,) = await _cancelled((self.id,), client_like(self._client))
+        if state is None:
+            raise RunNotFound(self.id)
+        return state
+
     # --- Inside -----------------------------------------------------------------------------------------
 
     def _known_state(self) -> StateType | None:
@@ -244,12 +272,39 @@ async def agather(
     return _results(futures, ends, return_exceptions=return_exceptions)
 
 
+def cancel_many(
+    runs: Iterable[RunFuture[Any] | str | UUID], timeout: float | None = CANCEL_SECONDS
+) -> list[StateType | None]:
+    """Have runs cancelled, by their futures or ids; return their states then, in order. None: no such run.
+
+    See `RunFuture.cancel`. Not atomic: where it raises, some may have been cancelled. Raises `TimeoutError`,
+    `ArgumentError` for what is no id, `ConnectionFailed` …, and `WouldBlock` where an event loop runs.
+    """
+    may_block("cancel_many()", "await acancel_many(…)")
+    ids = _ids_of(runs)
+    return run_sync(_in_time(_cancelled(ids), timeout, f"the broker has not cancelled all of {len(ids)} runs"))
+
+
+async def acancel_many(runs: Iterable[RunFuture[Any] | str | UUID]) -> list[StateType | None]:
+    """Have runs cancelled as `cancel_many` does, in an event loop, and however long it takes."""
+    return await _cancelled(_ids_of(runs))
+
+
 def checked_id(run_id: str | UUID) -> str:
     """Return a run's id in its canonical form. Raises `ArgumentError`."""
     text = str(run_id).lower()
     if not is_id(text):
         raise ArgumentError(f"{str(run_id)[:40]!r} is no id of a run: those are UUIDs")
     return text
+
+
+def _ids_of(runs: Iterable[RunFuture[Any] | str | UUID]) -> list[str]:
+    return [run.id if isinstance(run, RunFuture) else checked_id(run) for run in runs]
+
+
+async def _cancelled(run_ids: Sequence[str], client: Client | None = None) -> list[StateType | None]:
+    answers = await (client or current_client()).cancel(run_ids)
+    return [None if answer.state is None else answer.state.type for answer in answers]
 
 
 async def _ends(futures: Sequence[RunFuture[Any]], seconds: float | None, *, fail_fast: bool) -> list[Any]:

@@ -13,10 +13,10 @@ NAMES = [
     "Client", "Settings",
     "task", "Task", "Submitter", "TaskOptions", "RunOptions",
     "BoundRun", "submit_many", "asubmit_many",
-    "RunFuture", "RunProgress", "StateType", "gather", "agather",
+    "RunFuture", "RunProgress", "StateType", "gather", "agather", "cancel_many", "acancel_many",
     "Serializer", "JsonSerializer",
     "Worker", "CurrentRun", "current_run", "serve",
-    "RunlaneError", "ArgumentError", "ClientClosed", "ConnectionFailed",
+    "RunlaneError", "ArgumentError", "CancelRefused", "ClientClosed", "ConnectionFailed",
     "PayloadError", "PayloadTooLarge", "ResultError",
     "RunCancelled", "RunCrashed", "RunError", "RunExpired", "RunFailed", "RunNotFound", "RunParked", "RunTimedOut",
     "SettingsError", "SomeRefused", "SubmitRefused", "SubmitTimedOut", "WouldBlock",
@@ -32,13 +32,13 @@ SUBMITTER = "adelay amap arguments bind delay future key map options plan result
 MEMBERS = {
     "Client": (
         runlane.Client(runlane.Settings()),
-        "aclose is_here settings submit submit_each submit_timeout watch"
+        "aclose cancel is_here settings submit submit_each submit_timeout watch"
         # for transport and portal:
         " ended forked holds_runs lost on_frame opened resume_seconds trouble unreachable",
     ),
     "RunFuture": (
         runlane.RunFuture[int]("1"),
-        "aresult await_ created done from_id id progress refused result state wait",
+        "acancel aresult await_ cancel created done from_id id progress refused result state wait",
     ),
     "Submitter": (function.options(), SUBMITTER),
     "Task": (function, f"{SUBMITTER} fence function is_async may_retry pool timeout"),

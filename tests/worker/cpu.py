@@ -46,6 +46,13 @@ def polite() -> str:
     return "as you wish"
 
 
+@task(key="cpu.checks", pool="process")
+def checks() -> None:
+    while True:
+        current_run().checkpoint()
+        time.sleep(0.002)
+
+
 @task(key="cpu.count", pool="process")
 def count() -> None:
     for n in range(1000):

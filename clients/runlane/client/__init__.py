@@ -2,6 +2,7 @@
 
 Client        one connection, kept up; belongs to an event loop
 Submissions   runs on their way, sent again until answered
+Cancels       runs that are to be cancelled
 Watches       runs whose end somebody waits for
 current       which client is used in which event loop
 portal        the thread and event loop of sync code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final, Self
@@ -13,6 +13,8 @@ from ..protocol import codec
 from ..protocol.conversation import submission_conversation
 from ..protocol.messages import (
     Busy,
+    Cancelled,
+    CancelledRun,
     Error,
     Frame,
     NewRun,
@@ -25,6 +27,7 @@ from ..protocol.messages import (
 from ..settings import Settings, load_settings, submission_url
 from ..transport import Link, dial, keep_connected
 from . import current, portal
+from .cancels import Cancels
 from .submissions import Submissions
 from .watches import ProgressCallback, Watches
 
@@ -49,6 +52,7 @@ class Client:
     def _begin(self) -> None:
         self._submissions = Submissions()
         self._watches = Watches()
+        self._cancels = Cancels()
         self._keeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -92,6 +96,15 @@ class Client:
         """Create runs as `submit` does; a run that was refused has its `error` in the answer."""
         self._use()
         return await self._submissions.put(runs)
+
+    async def cancel(self, run_ids: Sequence[str]) -> list[CancelledRun]:
+        """Have runs cancelled, and return the broker's answers, in order, once they are committed.
+
+        Not atomic: many are split over several frames. Each answer has the run's state, or an `error` where there
+        is no such run. Raises `CancelRefused`, `ConnectionFailed` and `ClientClosed`.
+        """
+        self._use()
+        return await self._cancels.put(run_ids)
 
     def watch(self, run_id: str, on_progress: ProgressCallback | None = None) -> asyncio.Future[RunFinished]:
         """Return a future of the run's end, pushed by the broker; cancelling it ends the watch.
@@ -157,6 +170,7 @@ class Client:
     def _fail(self, error: RunlaneError) -> None:
         self._submissions.fail(error)
         self._watches.fail(error)
+        self._cancels.fail(error)
 
     # --- What the transport calls ------------------------------------------------------------------------
 
@@ -184,11 +198,13 @@ class Client:
         self.trouble = None
         self._submissions.opened(link.send, link.welcome.max_message_bytes)
         self._watches.opened(link.send)
+        self._cancels.opened(link.send)
 
     def lost(self) -> None:
         """Hold back what comes until there is a connection again."""
         self._submissions.lost()
         self._watches.lost()
+        self._cancels.lost()
 
     def on_frame(self, frame: SubmissionDown | Frame) -> None:
         """Hand a frame to whom it concerns."""
@@ -199,12 +215,16 @@ class Client:
                 self._watches.on_finished(frame)
             case RunProgress():
                 self._watches.on_progress(frame)
+            case Cancelled():
+                self._cancels.on_cancelled(frame)
             case Busy():
                 self._submissions.on_busy(frame)
+                self._cancels.on_busy(frame)
             case Error():
                 self._submissions.on_error(frame)
                 self._watches.on_error(frame)
-            case _:  # beats, cancelled, draining: a close follows, or nothing does
+                self._cancels.on_error(frame)
+            case _:  # beats, draining: a close follows, or nothing does
                 pass
 
 

@@ -70,7 +70,8 @@ def _begin(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
     except Exception as exc:
         raise _BadParameters from exc
     progress = LatestProgress(call.tell_progress)
-    enter(CurrentRun(call.run, call.timeout, progress.put, call, call.resources))
+    has_checkpoints = not call.task.is_async
+    enter(CurrentRun(call.run, call.timeout, progress.put, call, call.resources, has_checkpoints=has_checkpoints))
     tell_waits(call.tell_waiting)
     call.tell_begun()
     return arguments
@@ -90,6 +91,7 @@ def _report_of(call: Call, error: BaseException) -> Report:
     if isinstance(error, _BadParameters) and error.__cause__ is not None:
         log.error("run %s of %s has bad parameters: %s", run.id, run.task_key, error.__cause__)
         return outcomes.failed(run, error.__cause__, retriable=False)
-    if not (call.cancelled and isinstance(error, asyncio.CancelledError)):
-        log.warning("run %s of %s: the task raised", run.id, run.task_key, exc_info=error)
+    if call.cancelled and isinstance(error, asyncio.CancelledError):
+        return outcomes.cancelled(run)
+    log.warning("run %s of %s: the task raised", run.id, run.task_key, exc_info=error)
     return outcomes.failed(run, error, retriable=None if call.task.may_retry(error) else False)

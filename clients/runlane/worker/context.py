@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -53,6 +54,8 @@ class CurrentRun:
         report: Callable[[Progress], None],
         state: Stoppable,
         resources: Any,
+        *,
+        has_checkpoints: bool,
     ) -> None:
         self.id: Final = run.id
         self.attempt: Final = run.attempt  # rises with every lease: to be used as a fencing token
@@ -63,6 +66,7 @@ class CurrentRun:
         self._report = report
         self._state = state
         self._resources = resources
+        self._may_raise = has_checkpoints  # once, as an event loop does
 
     def __repr__(self) -> str:
         return f"<CurrentRun {self.task_key} {self.id}, attempt {self.attempt}>"
@@ -78,6 +82,16 @@ class CurrentRun:
         """Whether the task is to stop. A plain function is asked first, and has some seconds to end by itself."""
         return self._state.cancelled
 
+    def checkpoint(self) -> None:
+        """Leave a plain function here if it is to stop, by an `asyncio.CancelledError`: no `Exception`.
+
+        It is raised once: what cleans up may call this again, and whoever catches it goes on. Does nothing in an
+        `async def`, where the loop raises it at an `await`.
+        """
+        if self._may_raise and self.cancelled:
+            self._may_raise = False
+            raise asyncio.CancelledError(f"run {self.id} is to stop")
+
     @property
     def resources(self) -> Any:
         """What the worker's `lifespan` has yielded; None without one.
@@ -91,13 +105,14 @@ class CurrentRun:
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
         """Tell whoever watches how far the task is. Cheap: of what is said at once, the latest is sent.
 
-        Raises `ArgumentError` for what is no number, or not a finite one.
+        It is a `checkpoint`, too. Raises `ArgumentError` for what is no number, or not a finite one.
         """
         if not _is_finite(current) or not (total is None or _is_finite(total)):
             raise ArgumentError(f"progress: numbers are needed, not {current!r} of {total!r}")
         # What JSON cannot say, such as half of a surrogate pair, is replaced: it is for people to read.
         text = message and str(message)[:_MESSAGE_LENGTH].encode("utf-8", "replace").decode()
         self._report(Progress(id=self.id, attempt=self.attempt, current=current, total=total, message=text))
+        self.checkpoint()
 
     def snooze(self, seconds: float) -> NoReturn:
         """Leave the task now and have it executed again after so many seconds, from its beginning.

@@ -21,6 +21,7 @@ from .outcomes import Report
 from .progress import LatestProgress
 from .reporter import Reporter
 from .slots import Slots
+from .stalls import Stalls
 from .standstill import Standstill
 
 log: Final = logging.getLogger("runlane.worker")
@@ -60,6 +61,7 @@ class Executor:
         self._post = post
         self._fence = Fence(lease, self._on_fenced)
         self._standstill = Standstill(slots)
+        self._stalls = Stalls(self._running_keys)
         self._executions: dict[RunKey, Execution] = {}
         self._not_begun: dict[RunKey, Execution] = {}  # oldest first
         self._not_begun_timer: asyncio.TimerHandle | None = None
@@ -89,9 +91,16 @@ class Executor:
                 self._start(run, task)
 
     def cancel(self, key: RunKey, grace_seconds: float) -> None:
-        """Stop a run; a plain function has the grace to see `current_run().cancelled` and end by itself."""
+        """Stop a run; a plain function has the grace to see `current_run().cancelled` and end by itself.
+
+        Whatever it does, it is not reported as cancelled while its code goes on.
+        """
         execution = self._executions.get(key)
-        if execution is None or execution.cancelled or self._take_back(execution, Stop.CANCELLED):
+        if execution is None or self._take_back(execution, Stop.CANCELLED):
+            return
+        if execution.timer is not None and (execution.stop is Stop.TIMED_OUT or not execution.cancelled):
+            execution.timer.cancel()  # of its timeout
+        if execution.cancelled:
             return
         self._ask(execution)
         if execution.pool.asks_first:
@@ -184,6 +193,7 @@ class Executor:
         execution = Execution(run, task, work.pool_of(task), work.resources, self, self._post)
         self._executions[execution.key] = self._not_begun[execution.key] = execution
         self._idle.clear()
+        self._stalls.watch()
         if self._not_begun_timer is None:
             self._check_again_in(BEGIN_SECONDS)
         if not (work.fence or task.fence) or self._fence.admit(execution):
@@ -227,6 +237,9 @@ class Executor:
             else:
                 del self._not_begun[execution.key]  # it has begun just now
 
+    def _running_keys(self) -> list[str]:
+        return [execution.run.task_key for execution in self._executions.values()]
+
     def _note_blocked(self, execution: Execution) -> None:
         if execution.holds_slot:
             key = execution.run.task_key
@@ -260,6 +273,8 @@ class Executor:
         self._ask(execution)
         if first:
             execution.pool.stop(execution)
+        if why is Stop.CANCELLED:
+            return
         seconds = execution.pool.patience if patience is None else patience
         if seconds > 0:
             self._later(execution, seconds, lambda: self._settle_without(execution))
