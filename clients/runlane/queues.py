@@ -7,33 +7,17 @@ queues.update("reports", pool="nightly", is_paused=True)
 
 from __future__ import annotations
 
-import json
-from http.client import HTTPException
 from typing import Any, Final
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
 
 from .config import ClientSection, load_config
-from .errors import RunlaneError
+from .rest import NotReached, RequestRefused, ask
+
+__all__ = ["DEFAULT_POOL", "NotReached", "RequestRefused", "WorkQueues"]
 
 #: The pool of a queue where nobody names one.
 DEFAULT_POOL: Final = "default-agent-pool"
-_PATIENCE: Final = 10.0
-_MAX_ANSWER: Final = 16 * 1024 * 1024
 _MOST: Final = 200
-
-
-class RequestRefused(RunlaneError):
-    """The broker will not do it; `status` is HTTP's, and the message what the broker says."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class NotReached(RunlaneError):
-    """No broker answers; what was asked for may have been done."""
 
 
 class WorkQueues:
@@ -91,21 +75,7 @@ class WorkQueues:
                 return found
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        request = Request(f"{self._client.url}/api{path}", method=method)  # noqa: S310  (`Url` has seen to http)
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        if self._client.token is not None:
-            request.add_unredirected_header("Authorization", f"Bearer {self._client.token}")
-        try:
-            with urlopen(request, timeout=_PATIENCE) as response:  # noqa: S310
-                data = response.read(_MAX_ANSWER)
-            return json.loads(data) if data else None
-        except HTTPError as exc:
-            with exc:
-                raise RequestRefused(exc.code, _detail(exc.read(_MAX_ANSWER)) or exc.reason) from None
-        except (URLError, OSError, HTTPException, ValueError) as exc:
-            raise NotReached(f"{self._client.url} cannot be reached: {exc}") from exc
+        return ask(self._client, method, path, body)
 
 
 def _pool(name: str) -> str:
@@ -114,17 +84,3 @@ def _pool(name: str) -> str:
 
 def _queue(pool: str | None, name: str) -> str:
     return f"{_pool(pool or DEFAULT_POOL)}/queues/{quote(name, safe='')}"
-
-
-def _detail(data: bytes) -> str | None:
-    """Return what an error says of itself."""
-    try:
-        detail: Any = json.loads(data)["detail"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if isinstance(detail, str):
-        return detail
-    try:
-        return "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in detail)
-    except (KeyError, TypeError):
-        return None
