@@ -28,6 +28,8 @@ _OTHERS: Final = {
     "serve": "run a broker (needs runlane[broker])",
     "demo": "see a broker and two workers at work (needs runlane[broker])",
     "submit": "submit a run of a task, and wait for its result",
+    "cancel": "cancel runs: by id, or all of a task",
+    "requeue": "queue parked runs again",
     "status": "say whether the broker is there and ready, or wait until it is",
     "queue": "list, create and change work queues",
     "pool": "list, create and change work pools",
@@ -84,6 +86,10 @@ def _run(argv: list[str]) -> int:
             from .commands import submit
 
             return submit.main(argv[1:])
+        case ["cancel" | "requeue" as command]:
+            from .commands import cancel
+
+            return cancel.main(command, argv[1:])
         case ["status"]:
             from .commands import status
 
