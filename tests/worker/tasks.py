@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
 import os
 import re
 import time
 
-from runlane import task
+from runlane import current_run, task
 from tests.faults.tasks import note
 
 _CATASTROPHE = re.compile(r"(a+)+$")
@@ -41,6 +42,16 @@ async def block(seconds: float) -> None:
     note("start")
     time.sleep(seconds)  # noqa: ASYNC251  (that is the point)
     note("end")
+
+
+@task(key="keep")
+def keep(seconds: list[float]) -> int:
+    """Keep the lock of the worker itself, in one call of C: at the n-th attempt for the n-th time; return n."""
+    note("start")
+    attempt = current_run().attempt
+    ctypes.PyDLL(None).usleep(int(seconds[attempt - 1] * 1_000_000))  # which does not let go of the lock
+    note("end")
+    return attempt
 
 
 @task(key="lock", pool="process")

@@ -85,6 +85,39 @@ def test_runs_that_a_blocked_loop_cannot_begin_are_given_back_and_threads_go_on(
     run(main())
 
 
+def test_a_call_that_keeps_the_lock_for_too_long_costs_the_lease_and_counts_for_nothing(tmp_path: Path) -> None:
+    """Nobody can beat meanwhile. The run goes to another worker, which completes it; the first one says why."""
+
+    async def main() -> None:
+        async with site(tmp_path, **QUICK_TIMERS) as place:
+            broker = await place.broker()
+            frozen = await worker(place, name="frozen")
+            new = new_run("keep", seconds=[6.0, 0.0])
+            async with place.client() as client:
+                await client.submit([new])
+                await place.started([new.id])
+                second = await worker(place, name="second")
+                (end,) = await within(20, ends_of(client, [new.id]))
+                assert bytes(end.result) == b"2"
+                await frozen.line(r"stood still for \d+\.\d s.* pool=\"process\" \(keep\)")
+                await frozen.line("0 runs resumed, 1 lost")
+                second.terminate()
+                assert await second.wait() == 0
+                last = new_run("quick", seconds=0.0)
+                await client.submit([last])
+                await within(10, ends_of(client, [last.id]))  # the first one is of use again
+            assert "closing" in broker.log
+            assert place.counts() == {new.id: 2, last.id: 1}
+            row = (await place.audit([new.id, last.id]))[new.id]
+            assert (row.attempt, row.losses, row.failures) == (2, 1, 0)
+            # (That it had started, the first one could not say any more.)
+            assert [name for name in row.history if name != "Running"] == [
+                "Scheduled", "Pending", "Requeued", "Pending", "Completed",
+            ]  # fmt: skip
+
+    run(main())
+
+
 def test_a_blocked_loop_does_not_keep_a_worker_from_ending(tmp_path: Path) -> None:
     async def main() -> None:
         async with site(tmp_path) as place:
