@@ -10,6 +10,7 @@ from functools import partial
 from . import measures
 from .listing import listing
 from .measures import Figures, median
+from .restart import restart
 
 Measure = Callable[[], Awaitable[Figures]]
 
@@ -25,6 +26,7 @@ def _measures(*, smoke: bool) -> dict[str, Measure]:
         "idle": partial(measures.idle, 10 if few else 100, 2 if few else 20),
         "backlog": partial(measures.backlog, 2000 if few else 100_000, 100 if few else 3000),
         "listing": partial(listing, 3000 if few else 1_000_000, explain=not few),
+        "restart": partial(restart, 3000 if few else 1_000_000),
         "due": partial(measures.due, 100 if few else 1000, 1 if few else 10),
     }
 
