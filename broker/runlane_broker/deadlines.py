@@ -1,4 +1,4 @@
-"""uvicorn's protocols, with an end to each wait for a peer that has none there."""
+"""uvicorn's protocols, with an end to each wait for a peer that has none there, and without a traceback of its."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as HTTPProtocol
@@ -73,6 +74,13 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
         finally:
             if not self.disconnected:
                 self._deadline = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes. Text that is none, with a close frame right behind it, is more than uvicorn can bear."""
+        try:
+            super().data_received(data)
+        except InvalidState:
+            self.handle_parser_exception()
 
     def handle_ping(self) -> None:
         """Answer, unless answers pile up already."""

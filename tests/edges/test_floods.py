@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
 import pytest
 
 from runlane.protocol import limits
+from runlane.protocol.messages import SUBPROTOCOL
 from runlane_broker import deadlines
 from runlane_broker.api import parsing
 from runlane_broker.gateway import talk
@@ -20,6 +22,7 @@ from .harness import (
     Close,
     Host,
     authenticated,
+    close_of,
     dial,
     new_run,
     producer,
@@ -28,6 +31,7 @@ from .harness import (
     status_of,
     upgrade,
     worker,
+    ws_frame,
 )
 from .harness import (
     talk as exchange,
@@ -214,3 +218,37 @@ def test_a_socket_outlives_the_time_for_its_head(broker: Host, monkeypatch: pyte
             await peer.expect("auth_success")
 
     run(main())
+
+
+# --- Bytes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [WORKER, SUBMISSION])
+def test_text_that_is_none_right_before_a_close_frame(broker: Host, path: str) -> None:
+    both = ws_frame(1, b'{"type":"\xff"}') + ws_frame(8, b"\x03\xe8")
+    answer = run(exchange(broker, upgrade(path, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}"), both))
+    assert close_of(answer) in (1000, 1007)
+
+
+@pytest.mark.parametrize("path", [WORKER, SUBMISSION])
+def test_pings_without_end_are_not_answered_without_end(broker: Host, path: str) -> None:
+    """A peer that takes no pong is owed none: they pile up nowhere."""
+    pings = ws_frame(9, b"x" * 100) * 5000
+
+    async def main() -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker.port, limit=2**12)
+        writer.write(upgrade(path, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}"))
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(40):
+            writer.write(pings)
+            await writer.drain()
+        most = max(broker.call(unsent), default=0)
+        writer.transport.abort()
+        return most
+
+    def unsent() -> list[int]:
+        return [
+            p.transport.get_write_buffer_size() for p in gc.get_objects() if type(p) is deadlines.PromptWebSocket
+        ]
+
+    assert run(main()) < 2**20
