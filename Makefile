@@ -81,6 +81,16 @@ chaos: $(VENV)/.test ## kill, stop and cut off real processes, and judge what th
 chaos-smoke: $(VENV)/.test ## 30 cycles of it with timers of a tenth
 	$(BIN)/python -m tests.chaos --cycles 30 --timers 0.1
 
+FRAMES ?= 200000
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## send FRAMES malformed and mutated frames to a real broker
+	$(BIN)/python -m tests.fuzz frames --frames $(FRAMES) $(ARGS)
+
+.PHONY: hostile
+hostile: $(VENV)/.test ## let hostile and slow peers loose on a real broker
+	$(BIN)/python -m tests.fuzz hostile $(ARGS)
+
 .PHONY: clean
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

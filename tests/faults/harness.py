@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -429,12 +429,19 @@ async def _wire(url: str, decoder: codec.FrameDecoder[Any]) -> AsyncGenerator[Wi
         yield wire
 
 
-def producer_wire(place: Site) -> Any:
+class Place(Protocol):
+    """Where a broker can be found."""
+
+    @property
+    def url(self) -> str: ...
+
+
+def producer_wire(place: Place) -> Any:
     """Connect to the submission socket."""
     return _wire(submission_url(Settings(url=place.url)), codec.SUBMISSION_DOWN)
 
 
-def worker_wire(place: Site) -> Any:
+def worker_wire(place: Place) -> Any:
     """Connect to the worker socket."""
     return _wire(worker_url(Settings(url=place.url)), codec.WORKER_DOWN)
 

@@ -1,0 +1,121 @@
+"""A real broker, a healthy producer and worker beside it, and what both are held to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runlane.protocol import messages as m
+from tests.faults.harness import PATIENCE, Process, Site, site, within, worker_wire
+from tests.storage.database import audit
+
+from .cases import KEYS
+
+MIB = 2**20
+
+
+class Healthy:
+    """The process of `healthy.py`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def window(self, name: str) -> dict[str, Any]:
+        """End a window; its figures."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{name}\n".encode())
+        return await self._line()
+
+    async def end(self) -> dict[str, Any]:
+        """Hand in nothing more, wait for what was; say how many were handed in and how many lost."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return await self._line()
+
+    async def _line(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = await within(PATIENCE, self._process.stdout.readline())
+        assert line, "the healthy peers have ended: see above"
+        return json.loads(line)
+
+    async def close(self) -> None:
+        """See that it is gone."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """What a campaign runs against."""
+
+    place: Site
+    broker: Process
+    healthy: Healthy
+
+    async def settled_rss(self) -> int:
+        """Return the broker's memory once what was closed is cleared away."""
+        await asyncio.sleep(0.5)
+        return self.broker.rss()
+
+    def connections(self) -> int:
+        """Return how many sockets the broker has open."""
+        return sum(
+            os.readlink(f"/proc/{self.broker.pid}/fd/{fd}").startswith("socket:")
+            for fd in os.listdir(f"/proc/{self.broker.pid}/fd")
+        )
+
+    def faults(self) -> list[str]:
+        """Return the lines of the broker's log that must not be there."""
+        return re.findall(
+            r"^.*(?:Traceback|\bERROR\b|\bCRITICAL\b|never retrieved).*$", self.broker.log, re.MULTILINE
+        )
+
+    async def drain(self) -> int:
+        """Execute what valid frames have queued; return how many of those runs are stuck."""
+        async with worker_wire(self.place) as wire:
+            await wire.send(m.Subscribe(client_id="drain", keys=KEYS, limit=500))
+            await wire.expect(m.Subscribed)
+            with suppress(TimeoutError):
+                while True:
+                    for frame in await within(8.0, wire.frames()):
+                        if isinstance(frame, m.Runs):
+                            ended = m.FinalState(type="COMPLETED")
+                            reports = (m.Finished(id=r.id, attempt=r.attempt, state=ended) for r in frame.runs)
+                            await wire.send(*reports)
+        query = (
+            "SELECT count(*) FROM task_run WHERE session_id IS NOT NULL"
+            " OR (state_type = 'SCHEDULED' AND withheld IS NULL AND due < unixepoch() * 1000000)"
+        )
+        return self.place.read(query)[0][0]
+
+    def audit(self) -> None:
+        """Fail if something stands in the database that must not."""
+        with closing(sqlite3.connect(f"file:{self.place.database}?mode=ro", uri=True)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            audit(lambda text: connection.execute(text).fetchall())
+
+
+@asynccontextmanager
+async def rig(folder: Path) -> AsyncGenerator[Rig]:
+    """Start a broker at its defaults, and the healthy peers."""
+    async with site(folder) as place:
+        broker = await place.broker()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.fuzz.healthy", place.url,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        healthy = Healthy(process)
+        try:
+            yield Rig(place, broker, healthy)
+        finally:
+            await healthy.close()
