@@ -18,6 +18,9 @@ HEAD_SECONDS: Final = 5.0
 #: Who is sent a close frame has this long to take it and to answer. Seconds.
 CLOSE_SECONDS: Final = 2.0
 
+#: Pings of a peer within one second; nobody needs more than one.
+MAX_PINGS: Final = 1000
+
 
 class PromptHTTP(HTTPProtocol):
     """Does not wait for a request's head for as long as somebody keeps the connection open."""
@@ -66,6 +69,8 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
     """Does not wait for a peer that was closed to take what was sent, and owes no pong to one that takes none."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _second = 0
+    _pings = 0
 
     async def run_asgi(self) -> None:
         """Serve the connection; then it has a moment to go by itself."""
@@ -83,7 +88,12 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
 
     def handle_ping(self) -> None:
-        """Answer, unless answers pile up already."""
+        """Answer, unless answers pile up already. Who does nothing else is cut off."""
+        second = int(self.loop.time())
+        self._pings = self._pings + 1 if second == self._second else 1
+        self._second = second
+        if self._pings > MAX_PINGS:
+            self.transport.abort()
         if self.writable.is_set():
             super().handle_ping()
         else:

@@ -37,6 +37,7 @@ from .harness import (
     talk as exchange,
 )
 
+NOBODY = "0192f3a0-5c1e-7d2a-9b3f-4e5d6c7b8a90"
 BEAT = {"type": "beat", "n": 1}
 TOO_MUCH = Close(4429, "too much, too fast; come back in 1 s")
 
@@ -51,10 +52,13 @@ TOO_MUCH = Close(4429, "too much, too fast; come back in 1 s")
         (WORKER, {"type": "limit", "limit": 1}),
         (SUBMISSION, BEAT),
         (SUBMISSION, {"type": "unwatch", "ids": []}),
+        (SUBMISSION, {"type": "submit", "ref": 1, "runs": [{}]}),
+        (WORKER, {"type": "finished", "id": NOBODY, "attempt": 1, "state": {"type": "FAILED"}}),
+        (WORKER, {"type": "started", "id": NOBODY, "attempt": 1}),
     ],
-    ids=["worker beat", "limit", "producer beat", "unwatch"],
+    ids=lambda value: value["type"] if isinstance(value, dict) else value.rpartition("/")[2],
 )
-def test_a_flood_of_frames_that_wait_for_nothing_is_cut(
+def test_a_flood_of_frames_that_wait_for_nothing_or_change_nothing_is_cut(
     broker: Host, monkeypatch: pytest.MonkeyPatch, path: str, frame: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(talk, "BURST", 100.0)
@@ -62,9 +66,9 @@ def test_a_flood_of_frames_that_wait_for_nothing_is_cut(
 
     async def main() -> None:
         async with worker(broker, leave=False) if path == WORKER else producer(broker) as peer:
-            await peer.say([frame] * 99)
-            assert len(await peer.answers()) in (0, 99), "so many are nothing unusual"
-            await peer.say([frame] * 2)
+            await peer.say([frame] * 50)
+            assert TOO_MUCH not in await peer.answers(), "so many are nothing unusual"
+            await peer.say([frame] * 60)
             assert await peer.closed() == TOO_MUCH
 
     run(main())
@@ -231,8 +235,10 @@ def test_text_that_is_none_right_before_a_close_frame(broker: Host, path: str) -
 
 
 @pytest.mark.parametrize("path", [WORKER, SUBMISSION])
-def test_pings_without_end_are_not_answered_without_end(broker: Host, path: str) -> None:
-    """A peer that takes no pong is owed none: they pile up nowhere."""
+def test_pings_that_nobody_takes_an_answer_to_pile_up_nowhere(
+    broker: Host, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(deadlines, "MAX_PINGS", 10**9)
     pings = ws_frame(9, b"x" * 100) * 5000
 
     async def main() -> int:
@@ -252,3 +258,10 @@ def test_pings_without_end_are_not_answered_without_end(broker: Host, path: str)
         ]
 
     assert run(main()) < 2**20
+
+
+@pytest.mark.parametrize("path", [WORKER, SUBMISSION])
+def test_who_pings_without_end_is_cut_off(broker: Host, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(deadlines, "MAX_PINGS", 5)
+    answer = run(exchange(broker, upgrade(path, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}"), ws_frame(9, b"") * 200))
+    assert status_of(answer) == 101

@@ -111,6 +111,15 @@ class Connection:
         if refused.code is not ErrorCode.UNSUPPORTED:  # which is right, only not here
             self._conversation.count_bad_frame()
 
+    def in_vain(self, cost: float = 1.0) -> None:
+        """Note that a frame changed nothing; a peer that goes on so is closed."""
+        if not self._talk.spend(cost):
+            self.silence()
+
+    def silence(self) -> None:
+        """Close: it has said too much."""
+        self.close(CloseCode.TOO_MUCH, _TOO_MUCH)
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what waits has been sent. The first call counts."""
         if self._closing is None:
@@ -198,7 +207,7 @@ class Connection:
             async with asyncio.timeout(_CROWDED_SECONDS):
                 await self._room.wait()
         except TimeoutError:
-            self.close(CloseCode.TOO_MUCH, _TOO_MUCH)
+            self.silence()
 
     async def _take(self, text: str) -> None:
         """Take a message's frames in their order, with pauses: one message may hold tens of thousands."""
@@ -222,7 +231,7 @@ class Connection:
                 raise frame
             self._conversation.up(frame)
             if not self._talk.allows(frame):
-                self.close(CloseCode.TOO_MUCH, _TOO_MUCH)
+                self.silence()
                 return
             self._handlers[type(frame)](frame, size)
         except FrameRefused as exc:

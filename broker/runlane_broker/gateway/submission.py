@@ -79,6 +79,7 @@ class SubmissionConnection(Connection):
             self._core.submissions.submit(records, done)
         else:
             done(())
+            self.in_vain()
 
     def _parse(self, raw: msgspec.Raw, index: int) -> NewRunRecord | m.SubmittedRun:
         place = f"runs[{index}]"
@@ -135,6 +136,7 @@ class SubmissionConnection(Connection):
             return
         finally:
             release()
+        self.in_vain(len(unknown) / 10)
         for run_id in unknown:
             self._watched.discard(run_id)
             self.send(m.Error(code=ErrorCode.NOT_FOUND, message="there is no such run", frame="watch", ref=run_id))

@@ -1,4 +1,4 @@
-"""How much a peer may say that waits for no commit: such frames meet no backpressure of their own."""
+"""How much a peer may say that waits for no commit, or in vain: nothing else would hold it up."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ class Talk:
     def allows(self, frame: m.Frame) -> bool:
         """Take note of a frame; False if it is one too many."""
         cost = _COSTS.get(type(frame))
-        if cost is None:
-            return True
+        return cost is None or self.spend(cost)
+
+    def spend(self, cost: float) -> bool:
+        """Take note of something that was said in vain; False if that is too much."""
         now = self._monotonic()
         self._left = min(self._left + (now - self._since) * RATE, BURST) - cost
         self._since = now

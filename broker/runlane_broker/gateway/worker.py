@@ -93,10 +93,13 @@ class WorkerConnection(Connection):
     def recorded(self, run_id: str, attempt: int, *, gone: bool = False) -> None:
         """Tell that a report is committed."""
         self.send(m.Recorded(runs=(m.RecordedRun(id=run_id, attempt=attempt, gone=gone),)))
+        if gone:
+            self.in_vain()
 
     def lease_lost(self, run_id: str, attempt: int) -> None:
         """Tell that a lease is over."""
         self.send(m.LeaseLost(id=run_id, attempt=attempt))
+        self.in_vain()
 
     def cancel(self, run_id: str, attempt: int, grace_seconds: float) -> None:
         """Ask to stop a run."""
