@@ -1,0 +1,59 @@
+"""The generator covers every frame and field, and a real broker bears a little of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+
+import msgspec
+import pytest
+
+from runlane.protocol import messages as m
+
+from .campaign import campaign, plan
+from .cases import BAD, DECODERS, PHASES, Source, bad_frames, frames_of, table, tag_of, whole
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
+def test_a_frame_of_each_kind_can_be_made_and_is_valid(phase: object) -> None:
+    assert phase in PHASES
+    for kind in frames_of(phase):  # type: ignore[arg-type]
+        for seed in range(30):
+            text = whole(Source(seed), Source(seed).frame(kind))
+            (frame,) = DECODERS[phase.socket].decode(text)  # type: ignore[attr-defined]
+            assert type(frame) is kind, (text, frame)
+
+
+def test_the_table_has_every_frame_in_every_phase_with_every_field_missing_and_wrong() -> None:
+    rows = list(table(Source(1)))
+    for phase in PHASES:
+        for kind in frames_of(phase):
+            tag = f'"type":"{tag_of(kind)}"'.encode()
+            count = sum(here is phase and tag in messages[0].replace(b'": "', b'":"') for here, messages in rows)
+            required = [f for f in msgspec.structs.fields(kind) if f.required]
+            assert count > (len(required) + 1) * (len(BAD) - 1) - len(BAD)
+
+
+def test_most_of_what_is_spoilt_is_refused_and_some_is_not() -> None:
+    source = Source(2)
+    verdicts = [bad_frames("worker", source.message(m.Finished)) for _ in range(2000)]
+    assert verdicts.count(None) > 200
+    assert verdicts.count(0) > 200
+    assert sum(verdict is not None and verdict > 0 for verdict in verdicts) > 200
+
+
+def test_the_same_seed_gives_the_same_frames() -> None:
+    first, second = (list(islice(plan(3, 2000), 500)) for _ in range(2))
+    assert [phase for phase, _ in first] == [phase for phase, _ in second]
+    assert sum(len(messages) for _, messages in plan(3, 2000)) == 2000
+
+
+@pytest.mark.process
+def test_a_broker_bears_it_and_serves_others_meanwhile() -> None:
+    figures = asyncio.run(campaign(600, 4))
+    assert figures["frames"] == 600
+    assert figures["connections that were not closed"] == 0
+    assert figures["lines of the log that must not be"] == 0
+    assert figures["healthy runs"] > 100
+    assert figures["healthy runs lost"] == 0
+    assert figures["other runs stuck"] == 0
