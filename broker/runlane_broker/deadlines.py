@@ -16,7 +16,7 @@ else:
 #: Who has connected, or begun a request, has this long for the request's head. Seconds.
 HEAD_SECONDS: Final = 5.0
 #: Who is sent a close frame has this long to take it and to answer. Seconds.
-CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 1.0
 
 #: Pings of a peer within one second; nobody needs more than one.
 MAX_PINGS: Final = 1000

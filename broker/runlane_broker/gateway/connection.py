@@ -25,9 +25,9 @@ from .talk import Talk
 logger = logging.getLogger("runlane.gateway")
 
 #: A message that a peer does not take within this time: it is too slow. Seconds.
-WRITE_SECONDS: Final = 8.0
+WRITE_SECONDS: Final = 5.0
 #: How long a closing connection may take to send what is left. Seconds.
-_CLOSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 1.0
 #: Reading waits so long for room before it gives up. Seconds.
 _CROWDED_SECONDS: Final = 5.0
 #: A message's frames are taken in slices of about this many bytes; between them others have their turn.
