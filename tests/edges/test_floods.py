@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -245,10 +246,12 @@ def test_pings_that_nobody_takes_an_answer_to_pile_up_nowhere(
         reader, writer = await asyncio.open_connection("127.0.0.1", broker.port, limit=2**12)
         writer.write(upgrade(path, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}"))
         await reader.readuntil(b"\r\n\r\n")
-        for _ in range(40):
-            writer.write(pings)
-            await writer.drain()
-        most = max(broker.call(unsent), default=0)
+        most = 0
+        with suppress(ConnectionError):  # in the end its handshake has taken too long
+            for _ in range(40):
+                writer.write(pings)
+                await writer.drain()
+                most = max(most, *broker.call(unsent))
         writer.transport.abort()
         return most
 
