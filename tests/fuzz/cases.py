@@ -45,9 +45,14 @@ class Source:
     def __init__(self, seed: int, ids: Callable[[random.Random], str] = lambda _: uuid7()) -> None:
         self.random = random.Random(seed)
         self._ids = ids
+        self._known = True
 
     def frame(self, kind: type[m.Frame]) -> dict[str, str]:
-        """Return a valid frame: its fields as JSON. Optional ones are there or not."""
+        """Return a valid frame: its fields as JSON. Optional ones are there or not.
+
+        Only workers name what somebody else may know: a producer could have others' runs cancelled, rightly.
+        """
+        self._known = kind in WORKER_FRAMES
         fields = {"type": json.dumps(tag_of(kind))}
         fields |= self._struct(kind)
         if kind is m.Submit:  # its items are raw there
@@ -84,7 +89,9 @@ class Source:
             case mi.FloatType(gt=above):
                 return str(draw.choice([0.5, 1, 30.25] if above is not None else [0, 0.5, 30.25]))
             case mi.StrType(pattern=pattern) if pattern == ID_PATTERN:
-                return json.dumps(self._ids(draw))
+                return json.dumps(
+                    self._ids(draw) if self._known else uuid7(draw.getrandbits(47), draw.getrandbits(74))
+                )
             case mi.StrType(pattern=str()):
                 return json.dumps(draw.choice(KEYS))
             case mi.StrType(max_length=high):
