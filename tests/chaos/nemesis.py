@@ -48,15 +48,22 @@ class Nemesis:
         self.exits: list[tuple[str, int]] = []
 
     async def carry_out(self, step: Step) -> None:
-        """Wait, then do one thing; raises what went wrong in one that lasts."""
+        """Wait, then do one thing: as soon as there is a target that nothing else is being done to.
+
+        Raises what went wrong in one that lasts.
+        """
         await asyncio.sleep(step.wait)
+        while not await self._do(step):
+            assert self._lasting, f"there is nobody for {step.kind}"
+            await asyncio.wait(self._lasting, return_when=asyncio.FIRST_COMPLETED)
+            self._reap()
+        self._reap()
+        self.counts[step.kind] += 1
+
+    def _reap(self) -> None:
         for task in [task for task in self._lasting if task.done()]:
             self._lasting.discard(task)
             task.result()
-        if not await self._do(step):
-            self.counts["(nobody left for it)"] += 1
-            return
-        self.counts[step.kind] += 1
 
     async def heal(self) -> None:
         """Wait until what lasts is over, and everybody is there."""

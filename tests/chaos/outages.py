@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import pairwise
 from pathlib import Path
 
-from tests.faults.harness import new_run
+from tests.faults.harness import new_run, until
 
-from .figures import Figures
+from .figures import Figures, spread
 from .fleet import Fleet, Party, fleet
 from .journal import Journal, Reader
 from .nemesis import END_SECONDS
@@ -17,6 +18,9 @@ from .verdict import Verdict, judge
 
 #: Runs a second beside those that are in flight: what shows that runs are dispatched.
 TRICKLE = 50
+#: Seconds that a slot is taken by a run of those that wait, and how many wait for each.
+SLOT_SECONDS = 4.0
+QUEUED = 15
 #: Workers that are started at the same time: more would only wait for each other.
 AT_ONCE = 10
 #: Seconds after a restart until the next runs are started, at most.
@@ -40,24 +44,33 @@ async def broker_restart(folder: Path, *, workers: int, runs: int, scale: float,
     """Stop the broker with SIGTERM and kill -9, twice each, with so many workers and runs in flight."""
     async with fleet(folder, scale) as crowd:
         producer = await _in_flight(crowd, workers=workers, runs=runs, seconds=60.0)
-        trickle = await crowd.add_producer("--rate", TRICKLE, "--plain")
-        starts = Reader(folder / "executions")
+        # What waits for the slots that are left: it shows when runs are dispatched, whoever else is back by then.
+        for _ in range(runs // 4 * QUEUED):
+            await producer.submit(new_run("work", seconds=[SLOT_SECONDS]))
+        starts = Starts(folder / "executions")
+        away: list[float] = []
+        after: list[float] = []
         gaps: dict[str, list[float]] = {"SIGTERM": [], "kill -9": []}
         for how in (*gaps, *gaps):
-            await asyncio.sleep(3)
-            starts.more()
+            await asyncio.sleep(SLOT_SECONDS / 2)
+            starts.look()
             assert crowd.broker is not None
             if how == "SIGTERM":
                 crowd.broker.terminate()
                 figures.demand(await crowd.broker.wait(END_SECONDS) == 0, "the broker's exit code is not 0")
             else:
                 await crowd.broker.kill()
+            since = time.monotonic()
             await crowd.start_broker()
-            await asyncio.sleep(3)
-            gaps[how].append(_longest_gap(starts))
-        await finish(crowd, producer, trickle)
+            ready = time.monotonic()
+            away.append(ready - since)
+            gaps[how].append(await starts.gap_after(ready))
+            after.append(starts.first_after(ready) - ready)
+        await finish(crowd, producer)
         for how, seconds in gaps.items():
             figures.bound(f"dispatch gap, {how}", seconds, GAP, strict=scale == 1)
+        figures.say("of which the broker takes to start", spread(away))
+        figures.say("and runs start, once it is ready, in", spread(after))
         _all_once(judge(folder, crowd.place.database, figures), figures)
 
 
@@ -150,6 +163,25 @@ def _all_once(verdict: Verdict, figures: Figures) -> None:
     figures.demand(runs == starts, f"{starts} starts of {runs} runs")
 
 
-def _longest_gap(starts: Reader) -> float:
-    times = [event["monotonic_ns"] / 1e9 for event in starts.more() if event["event"] == "start"]
-    return max((after - before for before, after in pairwise(sorted(times))), default=0.0)
+class Starts:
+    """When runs were started."""
+
+    def __init__(self, executions: Path) -> None:
+        self._reader = Reader(executions)
+        self._times: list[float] = []
+
+    def look(self) -> float:
+        """Return the time of the latest one."""
+        self._times += [e["monotonic_ns"] / 1e9 for e in self._reader.more() if e["event"] == "start"]
+        self._times.sort()
+        return self._times[-1]
+
+    def first_after(self, ready: float) -> float:
+        """Return the time of the first one after this."""
+        return next(at for at in self._times if at > ready)
+
+    async def gap_after(self, ready: float) -> float:
+        """Wait for the first one after the broker was ready again; return the longest gap since the last look."""
+        before = self._times[-1]
+        await until(lambda: self.look() > ready)
+        return max(after - since for since, after in pairwise(self._times) if since >= before)
