@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def _run(name: str, options: argparse.Namespace) -> bool:
     figures = Figures()
     print(f"--- {name}", flush=True)
     since = time.monotonic()
-    asyncio.run(_until_told(SCENARIOS[name](folder, options, figures)))
+    try:
+        asyncio.run(_until_told(SCENARIOS[name](folder, options, figures)))
+    except Exception:
+        figures.failures.append(traceback.format_exc())
     figures.say("took", f"{time.monotonic() - since:.0f} s")
     for line in figures.lines:
         print(line)

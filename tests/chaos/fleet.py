@@ -15,6 +15,8 @@ from tests.faults.proxy import Proxy
 from .journal import Journal
 
 ROOT = Path(__file__).parents[2]
+#: Seconds after which what is waited for will not come, on a machine that has much else to do.
+PATIENCE = 120.0
 
 
 def timers(scale: float) -> dict[str, float]:
@@ -63,7 +65,7 @@ class Fleet:
         """Start the broker; again, where it could not start now (its database is locked, its disk full)."""
         while True:
             try:
-                self.broker = await self.place.broker()
+                self.broker = await self.place.broker(PATIENCE)
             except AssertionError as exc:
                 if "ended with 1:" not in str(exc):
                     raise
@@ -100,7 +102,7 @@ class Fleet:
         """Wait until every worker is."""
         for party in self.workers:
             assert party.process is not None
-            await party.process.line("subscribed as session")
+            await party.process.line("subscribed as session", PATIENCE)
 
     async def stop(self, party: Party, seconds: float) -> int:
         """Tell a party to end, return its exit code."""

@@ -15,12 +15,12 @@ from typing import Any
 from tests.faults.harness import Process, Site
 from tests.faults.proxy import Pace, Proxy
 
-from .fleet import ROOT, Fleet, Party
+from .fleet import PATIENCE, ROOT, Fleet, Party
 from .hogs import SmallDisk
 from .schedule import Step
 
-#: Seconds within which a process that was told to end must have: more than any task of a producer takes.
-END_SECONDS = 40.0
+#: Seconds within which a process that was told to end must have.
+END_SECONDS = PATIENCE
 #: What passes before a truncated connection is closed, in bytes at most.
 MOST_BYTES = 4000
 
@@ -30,7 +30,7 @@ async def locked(place: Site) -> AsyncIterator[None]:
     """Have another process hold the database's write lock."""
     hog = await place.launch("hog", place.database, module="tests.chaos.hogs", PYTHONPATH=str(ROOT))
     try:
-        await hog.line("locked")
+        await hog.line("locked", PATIENCE)
         yield
     finally:
         await hog.kill()
@@ -152,7 +152,7 @@ class Nemesis:
         self._fleet.healed(hurt)
 
     async def _replace(self, party: Party, process: Process) -> None:
-        await process.line("worker: ")  # it hears signals from then on
+        await process.line("worker: ", PATIENCE)  # it hears signals from then on
         process.terminate()
         self.exits.append((party.name, await process.wait(END_SECONDS)))
         await self._fleet.start(party)

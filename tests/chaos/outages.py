@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.faults.harness import new_run, until
 
 from .figures import Figures, spread
-from .fleet import Fleet, Party, fleet
+from .fleet import PATIENCE, Fleet, Party, fleet
 from .journal import Journal, Reader
 from .nemesis import END_SECONDS
 from .producer import Producer
@@ -88,7 +88,7 @@ async def rolling(folder: Path, *, rounds: int, scale: float, figures: Figures) 
                 code = await crowd.stop(party, END_SECONDS)
                 figures.demand(code == 0, f"{party.name} has exit code {code}")
                 process = await crowd.start(party)
-                await process.line("subscribed as session")
+                await process.line("subscribed as session", PATIENCE)
             await asyncio.sleep(1)
             assert crowd.broker is not None
             crowd.broker.terminate()
@@ -138,7 +138,7 @@ async def _in_flight(crowd: Fleet, *, workers: int, runs: int, seconds: float) -
     wanted = [new_run("work", seconds=[seconds]) for _ in range(runs)]
     for new in wanted:
         await producer.submit(new)
-    await crowd.place.started([new.id for new in wanted])
+    await crowd.place.started([new.id for new in wanted], PATIENCE)
     return producer
 
 
@@ -183,5 +183,5 @@ class Starts:
     async def gap_after(self, ready: float) -> float:
         """Wait for the first one after the broker was ready again; return the longest gap since the last look."""
         before = self._times[-1]
-        await until(lambda: self.look() > ready)
+        await until(lambda: self.look() > ready, PATIENCE)
         return max(after - since for since, after in pairwise(self._times) if since >= before)

@@ -10,7 +10,7 @@ from tests.faults.harness import new_run, until
 from tests.faults.proxy import proxy
 
 from .figures import Figures
-from .fleet import Fleet, Party, fleet
+from .fleet import PATIENCE, Fleet, Party, fleet
 from .journal import Journal, Reader
 from .producer import Producer
 from .verdict import judge
@@ -71,16 +71,16 @@ class _Round:
         """One round."""
         for victim in self._victims:
             assert victim.process is not None
-            await victim.process.line("subscribed as session")
+            await victim.process.line("subscribed as session", PATIENCE)
         seconds = LONG * self._crowd.scale
         runs = [new_run("work", seconds=[seconds, 0.1]) for _ in range(len(self._victims) * HELD)]
         for new in runs:
             await self._producer.submit(new)
         ids = [new.id for new in runs]
-        await until(lambda: all(self._starts(run_id) for run_id in ids))
+        await until(lambda: all(self._starts(run_id) for run_id in ids), PATIENCE)
         standby = await self._crowd.add_worker(limit=len(runs))
         assert standby.process is not None
-        await standby.process.line("subscribed as session")
+        await standby.process.line("subscribed as session", PATIENCE)
         await asyncio.gather(*(self._hurt(victim, ids) for victim in self._victims))
         await self._producer.all_ended()
         await self._crowd.stop(standby, 10)
@@ -98,7 +98,7 @@ class _Round:
         hurt = self._crowd.hurt(self._how, victim)
         if self._how == "kill":
             await victim.process.kill()
-            await until(lambda: all(2 in self._starts(run_id) for run_id in ids))
+            await until(lambda: all(2 in self._starts(run_id) for run_id in ids), PATIENCE)
             await self._crowd.start(victim)
             return
         cut = self._how == "half-open"
@@ -107,7 +107,7 @@ class _Round:
         else:
             victim.process.pause()
         await asyncio.sleep(LONG * self._crowd.scale)
-        await until(lambda: all(2 in self._starts(run_id) for run_id in ids))
+        await until(lambda: all(2 in self._starts(run_id) for run_id in ids), PATIENCE)
         if cut and victim.proxy:
             victim.proxy.come_up()
         else:
@@ -120,6 +120,6 @@ class _Round:
         assert victim.process is not None
         process, before = victim.process, self._seen.get(victim.name, 0)
         said = f"0 runs resumed, {HELD} lost"
-        await until(lambda: process.log.count(said) > before, 40)
+        await until(lambda: process.log.count(said) > before, PATIENCE)
         self._seen[victim.name] = before + 1
         self.refused += HELD

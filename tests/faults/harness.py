@@ -212,13 +212,13 @@ class Site:
         self._processes.append(process)
         return process
 
-    async def broker(self) -> Process:
+    async def broker(self, seconds: float = PATIENCE) -> Process:
         """Start the broker, again and again on the same port; returns when it is ready."""
         database = f"sqlite:///{self.database}"
         broker = await self.launch(
             "broker", "serve", "--port", self.port, "--db", database, **self._timers, **OFTEN
         )
-        await broker.line("listening on")
+        await broker.line("listening on", seconds)
         return broker
 
     async def worker(self, limit: int = 10, name: str = "worker", url: str | None = None) -> Process:
