@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runlane.transport.backoff import RESUME_MARGIN, open_seconds, retry_delay, seconds_in
 
 FAILURES = st.integers(0, 10_000)
 SECONDS = st.floats(0, 1e6)
+#: The same examples every time, and none that is too slow: a machine may have much else to do.
+PROPERTY = settings(derandomize=True, deadline=None, database=None)
 
 
+@PROPERTY
 @given(FAILURES, SECONDS, SECONDS, st.randoms(use_true_random=False))
 def test_quick_while_a_session_may_be_resumed(
     failures: int, lost: float, resume: float, chance: random.Random
@@ -22,6 +25,7 @@ def test_quick_while_a_session_may_be_resumed(
     assert 0.1 <= delay <= 0.5 if quick else 0.2 <= delay <= 30
 
 
+@PROPERTY
 @given(FAILURES, SECONDS)
 def test_full_jitter_otherwise(failures: int, lost: float) -> None:
     def least(low: float, high: float) -> float:
@@ -34,6 +38,7 @@ def test_full_jitter_otherwise(failures: int, lost: float) -> None:
     assert retry_delay(failures, lost, None, most) == min(30.0, 0.2 * 2 ** min(failures + 1, 20))
 
 
+@PROPERTY
 @given(FAILURES, SECONDS, st.floats(0.6, 60), st.randoms(use_true_random=False))
 def test_whoever_holds_runs_comes_back_within_the_grace_however_long_the_broker_was_away(
     failures: int, lost: float, resume: float, chance: random.Random
