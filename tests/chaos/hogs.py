@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -24,12 +25,17 @@ class NoDisk(Exception):
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
-    """Have a disk of so many megabytes on this folder: a tmpfs, which takes root. Raises `NoDisk`."""
+    """Have a disk of so many megabytes on this folder: a tmpfs, which takes root. Raises `NoDisk`.
+
+    Databases that are on it at the end are kept beside it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _call("mount", b"runlane", bytes(folder), b"tmpfs", 0, f"size={megabytes}m".encode())
     try:
         yield SmallDisk(folder)
     finally:
+        for file in folder.glob("*.db*"):
+            shutil.copy(file, folder.parent)
         _call("umount2", bytes(folder), _MNT_DETACH)
 
 
