@@ -295,6 +295,7 @@ class Site:
         """Kill and reap whatever still runs. No broker's auditor has found anything."""
         for process in self._processes:
             await process.kill()
+        for process in self._processes:
             assert "it was set right" not in process.log
 
     async def close(self) -> None:
