@@ -70,6 +70,21 @@ def test_a_lease_that_memory_has_lost_sight_of_is_given_back(path: Path, caplog:
     run(main())
 
 
+def test_a_report_that_the_database_did_not_take_is_waited_for(path: Path) -> None:
+    """The worker repeats it. Until it has, the run is leased and nobody holds it, and that is no mistake."""
+
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.core.dispatcher.release(worker.own.id, run_id)
+            del worker.own.held[run_id]
+            b.core.store._writer.failures += 1
+            assert await b.core.audit.run(settling=0.0) == []
+            assert await audit(b) == [(Kind.NOT_HELD, run_id)], "at the next pass it is one"
+
+    run(main())
+
+
 def test_a_run_that_is_held_without_a_lease_is_held_no_more(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:

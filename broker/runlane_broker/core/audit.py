@@ -63,12 +63,15 @@ class Audit:
         self._transitions = transitions
         self._compare = Comparison(clock, registry, dispatcher, dispatching.due)
         self._last_key = ""
+        self._failures = 0
 
     async def run(self, *, settling: float = SETTLING) -> list[Difference]:
         """Look at everything (but for more windows than `KEYS`) and return what was wrong, and is set right.
 
         Each has been logged as a warning. Raises `StoreUnavailable`.
         """
+        if self._was_away():
+            return []
         reserved = self._dispatcher.reservations()
         suspects = await self._suspects()
         found: list[Difference] = []
@@ -77,6 +80,8 @@ class Audit:
             unanswered = self._unanswered(reserved)
             if first:
                 await asyncio.sleep(settling)
+                if self._was_away():
+                    return []
                 found += await self._look(first, lambda now, first=first: self._repair(now & first)) & first
             found += unanswered
         found += self._of_memory()
@@ -86,6 +91,15 @@ class Audit:
         if found:
             self._dispatching.wake()
         return found
+
+    def _was_away(self) -> bool:
+        """Say whether the database has refused anything since this was last asked.
+
+        Reports are dropped then, and their runs forgotten: workers repeat them within seconds. Until they have,
+        memory and database differ, and rightly so; the next pass sees what is left.
+        """
+        before, self._failures = self._failures, self._store.failures
+        return self._failures != before
 
     # Looking -------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,11 @@ class Store:
         """Whether the database could be written the last time that was tried."""
         return self._writer.available
 
+    @property
+    def failures(self) -> int:
+        """How many groups of writes the database did not take."""
+        return self._writer.failures
+
     def on_recovery(self, call: Callable[[], None]) -> None:
         """Have `call` called whenever writes succeed again after they had failed."""
         self._writer.on_recovery = call

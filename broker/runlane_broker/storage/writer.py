@@ -59,6 +59,8 @@ class Writer:
         self.on_recovery: Callable[[], None] = _nothing
         #: Whether the database could be written the last time that was tried.
         self.available = True
+        #: How many groups the database did not take.
+        self.failures = 0
         #: Rows and payload bytes that wait for their commit; the event loop's own count.
         self.waiting = 0
         self.waiting_bytes = 0
@@ -153,6 +155,7 @@ class Writer:
             logger.warning("the database cannot be written: %s", outcome)
 
     def _deliver(self, group: list[tuple[Operation[Any], Callback]], outcomes: list[Any]) -> None:
+        self.failures += isinstance(outcomes[-1], StoreUnavailable)
         self._note(not isinstance(outcomes[-1], StoreUnavailable), outcomes[-1])
         for (operation, done), outcome in zip(group, outcomes, strict=True):
             self.waiting -= operation.weight
