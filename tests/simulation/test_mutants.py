@@ -20,7 +20,7 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["finish-unfenced", "first-window-only"])
+@pytest.mark.parametrize("name", ["attempt-reused", "first-window-only"])
 def test_a_mutant_is_found(name: str) -> None:
     mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
     found = hunt(mutant)
