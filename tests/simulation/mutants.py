@@ -249,6 +249,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "storage/store.py",
         "        self._writer.on_recovery = call\n",
         "        pass\n",
+        test="tests/core/test_outages.py",
     ),
     _one(
         "pause-unnoticed",
@@ -256,6 +257,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "core/supervision.py",
         "        if gap > _PAUSED:\n",
         "        if False:\n",
+        test="tests/core/test_supervision.py",
     ),
     _one(
         "adoption-skipped",
@@ -306,6 +308,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "storage/operations/leasing.py",
         "        if not holds(tx, self.holder):\n",
         "        if False:\n",
+        test="tests/storage/test_sqlite.py",
     ),
     # Producers
     _one(
