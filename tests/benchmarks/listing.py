@@ -24,11 +24,13 @@ from runlane_broker.storage.schema import upgrade
 from runlane_broker.storage.store import Store
 from runlane_broker.storage.tables import task_run
 
+States = tuple[tuple[str, str, int], ...]
+
 SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND
 START: Final = 1_750_000_000 * SECOND
 #: States and how many of a thousand runs are in them.
-STATES: Final = (
+STATES: Final[States] = (
     ("COMPLETED", "Completed", 880),
     ("FAILED", "Failed", 40),
     ("CRASHED", "Crashed", 5),
@@ -45,7 +47,7 @@ async def listing(runs: int, *, explain: bool) -> dict[str, float]:
     """How long each question takes: all runs were expected within one day."""
     with tempfile.TemporaryDirectory(prefix="runlane-bench-") as folder:
         path = Path(folder) / "bench.db"
-        await asyncio.to_thread(_fill, path, runs)
+        await asyncio.to_thread(fill, path, runs)
         store = Store.sqlite(path, SystemClock(), "bench")
         plans = Plans(store, path) if explain else None
         figures: dict[str, float] = {}
@@ -128,7 +130,7 @@ class Plans:
 # Rows --------------------------------------------------------------------------------------------------------
 
 
-def _fill(path: Path, runs: int) -> None:
+def fill(path: Path, runs: int, states: States = STATES) -> None:
     """Write the runs, and then the indexes: that is several times faster."""
     upgrade(path)
     columns = [column.name for column in task_run.c]
@@ -141,7 +143,7 @@ def _fill(path: Path, runs: int) -> None:
         ).fetchall()
         for name, _ in indexes:
             connection.execute(f"DROP INDEX {name}")
-        rows = ([row.get(name) for name in columns] for row in _rows(runs))
+        rows = ([row.get(name) for name in columns] for row in _rows(runs, states))
         connection.executemany(f"INSERT INTO task_run ({', '.join(columns)}) VALUES ({marks})", rows)
         connection.execute(
             "INSERT INTO task_run_state (id, task_run_id, type, name, timestamp, attempt) "
@@ -154,9 +156,9 @@ def _fill(path: Path, runs: int) -> None:
             connection.execute(text)
 
 
-def _rows(runs: int) -> Iterator[dict[str, Any]]:
+def _rows(runs: int, shares: States) -> Iterator[dict[str, Any]]:
     source = random.Random(7)
-    states = [(type_, name) for type_, name, share in STATES for _ in range(share)]
+    states = [(type_, name) for type_, name, share in shares for _ in range(share)]
     for i in range(runs):
         at = START + i * DAY // runs
         id_ = uuid7(at * 1000, source.getrandbits(62))

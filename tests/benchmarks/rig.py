@@ -53,14 +53,14 @@ async def rig(*, limit: int = 0, environment: dict[str, str] | None = None) -> A
         records.touch()
         async with AsyncExitStack() as stack:
             serve = ("serve", "--port", "0", "--db", f"sqlite:///{folder / 'bench.db'}")
-            broker = await stack.enter_async_context(_process(folder / "broker.log", serve, environment or {}))
+            broker = await stack.enter_async_context(process(folder / "broker.log", serve, environment or {}))
             url = await _url(folder / "broker.log")
             worker_pid = 0
             await stack.enter_async_context(Client(Settings(url=url)))
             if limit:
                 work = ("worker", "tests.benchmarks.work", "--limit", str(limit), "--log-level", "warning")
                 told = {"RUNLANE_URL": url, "BENCH_RECORDS": str(records)}
-                worker = await stack.enter_async_context(_process(folder / "worker.log", work, told))
+                worker = await stack.enter_async_context(process(folder / "worker.log", work, told))
                 worker_pid = worker.pid
             it = Rig(folder, url, broker.pid, worker_pid, records)
             if limit:
@@ -72,9 +72,10 @@ async def rig(*, limit: int = 0, environment: dict[str, str] | None = None) -> A
 
 
 @asynccontextmanager
-async def _process(
+async def process(
     log: Path, arguments: tuple[str, ...], environment: dict[str, str]
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run `runlane` with these arguments and variables, and no others of the environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RUNLANE_")}
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(

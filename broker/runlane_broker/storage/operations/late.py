@@ -25,7 +25,7 @@ from .base import Operation
 
 #: Runs that are looked at in one transaction. What comes behind it waits for some milliseconds; with 400 it waits
 #: four times as long, and many runs are marked no sooner.
-BATCH: Final = 100
+BATCH: Final = 25
 
 #: Where a batch ends: the due time and the id of its last run. The first one begins after this.
 Place: TypeAlias = tuple[int, str]
