@@ -27,7 +27,7 @@ def _measures(*, smoke: bool) -> dict[str, Measure]:
         "backlog": partial(measures.backlog, 2000 if few else 100_000, 100 if few else 3000),
         "listing": partial(listing, 3000 if few else 1_000_000, explain=not few),
         "restart": partial(restart, 3000 if few else 1_000_000),
-        "late": partial(upkeep.late, 500 if few else 100_000, 1 if few else 5),
+        "late": partial(upkeep.late, 500 if few else 100_000, 1 if few else 3),
         "retention": partial(upkeep.retention, 3000 if few else 1_000_000, 1 if few else 8),
         "due": partial(measures.due, 100 if few else 1000, 1 if few else 10),
     }

@@ -288,6 +288,37 @@ def test_a_flow_run_goes_after_its_task_runs_and_not_before_they_have_ended(path
     run(main())
 
 
+def test_a_flow_run_with_more_task_runs_than_a_batch_goes_in_one_pass(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path, settings=services(keep_successes=10.0), audited=False) as b:
+            await b.producer().queued("pattern")
+            (flow_run,) = insert_flow_runs(
+                path, {"state_type": "COMPLETED", "end_time": START, "state_name": "Completed"}
+            )
+            _give_task_runs(path, flow_run, *["COMPLETED"] * 60)
+            b.clock.advance(11)
+            assert await Retain(b.core).run_once() == {"task_runs": 60, "flow_runs": 1, "left": 0}
+
+    run(main())
+
+
+def test_a_pass_that_runs_out_of_time_is_soon_followed_by_another(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with broker(path, settings=services(keep_failures=1.0)) as b:
+            insert_flow_runs(path, *({"state_type": "FAILED", "end_time": START} for _ in range(60)))
+            b.clock.advance(2)
+            b.executor.after = lambda _: b.clock.advance(3)
+            service = Retain(b.core)
+            assert (await service.run_once())["flow_runs"] == 50, "two batches, three seconds each"
+            assert service.pause() <= 5.5
+            assert (await service.run_once())["flow_runs"] == 10
+            assert service.pause() >= 54
+
+    run(main())
+
+
 def test_more_than_a_batch_goes_in_one_pass(path: Path) -> None:
     async def main() -> None:
         async with broker(path, settings=services(keep_failures=1.0)) as b:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from ..clock import MICROS_PER_SECOND, Clock
 from ..storage.operations.retention import BATCH, DeleteOldFlowRuns, DeleteOldTaskRuns
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 
 #: How long a pass may take, in seconds: the next one goes on where it stopped.
-BUDGET = 5.0
+BUDGET: Final = 5.0
+#: Runs that are looked at by one read.
+STRETCH: Final = 500
 
 
 class Retention:
@@ -20,6 +25,8 @@ class Retention:
         self._successes = successes
         self._failures = failures
         self._places: dict[str, str] = {}
+        #: Whether the last pass ran out of time.
+        self.has_more = False
 
     @property
     def keeps_all(self) -> bool:
@@ -31,6 +38,7 @@ class Retention:
         counts = {"task_runs": 0, "flow_runs": 0, "left": 0}
         if self.keeps_all:
             return counts
+        self.has_more = False
         until = self._clock.monotonic() + BUDGET
         for kind in (FLOW_RUN, TASK_RUN):
             await self._walk(kind, until, counts)
@@ -39,17 +47,34 @@ class Retention:
     async def _walk(self, kind: RunKind, until: float, counts: dict[str, int]) -> None:
         """Go over a table from where the last pass stopped, to its end at most."""
         successes, failures = self._before(self._successes), self._before(self._failures)
-        delete = DeleteOldFlowRuns if kind is FLOW_RUN else DeleteOldTaskRuns
         while True:
             after = self._places.get(kind.name, "")
-            stretch = await self._store.retention.stretch(kind, after, BATCH, successes, failures)
-            if stretch.old:
-                deleted = await self._store.run(delete(stretch.old, successes, failures))
-                counts["task_runs"] += deleted.task_runs
-                counts["flow_runs"] += deleted.flow_runs
-                counts["left"] += deleted.left
+            stretch = await self._store.retention.stretch(kind, after, STRETCH, successes, failures)
+            for start in range(0, len(stretch.old), BATCH):
+                if self._clock.monotonic() >= until:
+                    self.has_more = True
+                    return
+                await self._delete(kind, stretch.old[start : start + BATCH], successes, failures, counts)
             self._places[kind.name] = stretch.end or ""
-            if stretch.end is None or self._clock.monotonic() >= until:
+            if stretch.end is None:
+                return
+            if self._clock.monotonic() >= until:
+                self.has_more = bool(stretch.old)  # where all are young there is no hurry
+                return
+
+    async def _delete(
+        self, kind: RunKind, ids: tuple[str, ...], successes: int, failures: int, counts: dict[str, int]
+    ) -> None:
+        """Delete a batch, and then leave the writer to others for as long as that took."""
+        delete = DeleteOldFlowRuns if kind is FLOW_RUN else DeleteOldTaskRuns
+        while True:
+            began = self._clock.monotonic()
+            deleted = await self._store.run(delete(ids, successes, failures))
+            counts["task_runs"] += deleted.task_runs
+            counts["flow_runs"] += deleted.flow_runs
+            await asyncio.sleep(self._clock.monotonic() - began)
+            if not (deleted.left and deleted.task_runs == BATCH):
+                counts["left"] += deleted.left
                 return
 
     def _before(self, age: float) -> int:

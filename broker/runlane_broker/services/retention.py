@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..core.core import Core
+from ..core.retention import BUDGET
 from .service import Counts, Service
 
 
@@ -19,4 +20,6 @@ class Retain(Service):
 
     async def run_once(self) -> Counts:
         """One pass."""
-        return await self._retention.run()
+        counts = await self._retention.run()
+        self._next = BUDGET if self._retention.has_more else None  # and as long a rest
+        return counts

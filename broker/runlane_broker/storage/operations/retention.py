@@ -9,8 +9,9 @@ from ..queries import retention as q
 from ..transaction import Transaction
 from .base import Operation
 
-#: Runs that are deleted in one transaction.
-BATCH: Final = 200
+#: Runs that are deleted in one transaction. A run takes 50 to 65 µs of CPU, in any number: 25 of them hold the
+#: writer for 1.4 ms, 50 for 2.6, 200 for 10, and no statement takes 1 ms.
+BATCH: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
