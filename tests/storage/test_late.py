@@ -46,6 +46,7 @@ from runlane_broker.storage.sqlite import Compiler
 from ..support import SECOND, START, make_run, new_database
 from .database import FAILED, Database
 from .flow_runs import insert_flow_runs, set_state
+from .surface_conformance import task_run
 from .test_sqlite import open_database
 
 PATIENCE = 15 * SECOND
@@ -145,6 +146,26 @@ def test_a_late_run_is_handed_out_in_its_turn(db: Database) -> None:
     holder = db.session()
     assert [run.id for run in db.lease(holder, first)] == [first]
     assert db.names(first) == ["Scheduled", "Late", "Pending"]
+
+
+def test_a_tag_whose_limit_is_reached_is_named_where_there_is_a_worker(db: Database) -> None:
+    for tag in ("gpu", "cpu"):
+        db.limit(tag, 1)
+    running = task_run(db, flow_run_id=db.running_flow_run(), tags=("gpu",))
+    db.set_state(running, StateType.RUNNING)
+    assert db.slots() == {("gpu", running)}
+    runs = {tag: db.queued(tags=(tag,)) for tag in ("gpu", "cpu", "free")}
+    lonely = db.queued("unserved", tags=("gpu",))
+    db.clock.advance(20)
+    assert mark_all(db, MarkTaskRunsLate(PATIENCE, reasons={"k": "all is full"})) == 4
+    found = {tag: db.run(run_id).state.message for tag, run_id in runs.items()}
+    said = "The run has not started in time: {}."
+    assert found == {
+        "gpu": said.format("the concurrency limit of the tag 'gpu' is reached"),
+        "cpu": said.format("all is full"),
+        "free": said.format("all is full"),
+    }
+    assert db.run(lonely).state.message == said.format(NO_WORKER)
 
 
 def test_a_key_may_have_more_patience_and_less(db: Database) -> None:

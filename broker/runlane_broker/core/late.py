@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -12,6 +11,7 @@ from ..dispatch import Dispatcher
 from ..storage.operations.late import BEGINNING, MarkFlowRunsLate, MarkTaskRunsLate, Place
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
+from .giving_way import give_way
 from .registry import Registry
 
 T = TypeVar("T", MarkTaskRunsLate, MarkFlowRunsLate)
@@ -73,10 +73,7 @@ class LateRuns:
         return self._patience if shortest is None else min(shortest, self._patience)
 
     async def _mark(self, operation: T) -> int:
-        """Batch after batch; between two of them whatever else waits to be written has its turn.
-
-        And then as long again as the batch took: half of those who come meanwhile find the writer free.
-        """
+        """Batch after batch; between two of them whatever else waits to be written has its turn."""
         marked = 0
         place: Place | None = BEGINNING
         while place is not None:
@@ -85,7 +82,7 @@ class LateRuns:
             marked += batch.marked
             place = batch.next
             if place is not None:
-                await asyncio.sleep(self._clock.monotonic() - began)
+                await give_way(self._clock.monotonic() - began)
         return marked
 
 

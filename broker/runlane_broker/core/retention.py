@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from ..clock import MICROS_PER_SECOND, Clock
 from ..storage.operations.retention import BATCH, DeleteOldFlowRuns, DeleteOldTaskRuns
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
+from .giving_way import give_way
 
 #: How long a pass may take, in seconds: the next one goes on where it stopped.
 BUDGET: Final = 5.0
@@ -72,7 +72,7 @@ class Retention:
             deleted = await self._store.run(delete(ids, successes, failures))
             counts["task_runs"] += deleted.task_runs
             counts["flow_runs"] += deleted.flow_runs
-            await asyncio.sleep(self._clock.monotonic() - began)
+            await give_way(self._clock.monotonic() - began)
             if not (deleted.left and deleted.task_runs == BATCH):
                 counts["left"] += deleted.left
                 return
