@@ -130,7 +130,7 @@ class _Subscriber:
 
 
 class _Http:
-    """One keep-alive connection that posts runs. A server that is busy is asked again."""
+    """One keep-alive connection that posts runs. A server that is busy, or closes it, is asked again."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -145,7 +145,10 @@ class _Http:
     async def post(self, body: bytes) -> None:
         status = 503
         while status == 503:
-            status = await self._post(body)
+            try:
+                status = await self._post(body)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                await self.__aenter__()
             if status == 503:
                 await asyncio.sleep(0.05)
         assert status == 201, status
