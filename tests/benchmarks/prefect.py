@@ -68,16 +68,22 @@ async def _measure(port: int, n: int) -> Figures:
 
 
 async def _push(port: int, key: str, n: int, count: int) -> float:
-    """Return the rate at which a backlog goes to subscribers, each from its second run on."""
-    await _create(port, key, n + 2 * count, 4)
-    async with AsyncExitStack() as stack:
-        subscribers = [await stack.enter_async_context(_Subscriber(port, key)) for _ in range(count)]
-        async with asyncio.timeout(120):
-            while sum(len(one.times) for one in subscribers) < n + 2 * count:
-                await asyncio.sleep(0.005)
-        begun = max(one.times[min(1, len(one.times) - 1)] for one in subscribers)
-        after = [moment for one in subscribers for moment in one.times if moment > begun]
-        return len(after) / (max(after) - begun)
+    """Return the rate at which a backlog goes to subscribers, from the second run on.
+
+    Nobody acknowledges the first before everybody has one: a worker that we do not know yet is given the second
+    run a second after that (`core.pace`), once in the life of its connection.
+    """
+    await _create(port, key, n + count, 4)
+    gate = asyncio.Event()
+    async with AsyncExitStack() as stack, asyncio.timeout(180):
+        subscribers = [await stack.enter_async_context(_Subscriber(port, key, gate)) for _ in range(count)]
+        for subscriber in subscribers:
+            await subscriber.has(1)
+        gate.set()
+        while sum(len(subscriber.times) for subscriber in subscribers) < n + count:
+            await asyncio.sleep(0.005)
+    later = sorted(moment for subscriber in subscribers for moment in subscriber.times[1:])
+    return (len(later) - 1) / (later[-1] - later[0])
 
 
 async def _idle(port: int, pid: int, count: int, seconds: float) -> float:
@@ -93,9 +99,10 @@ async def _idle(port: int, pid: int, count: int, seconds: float) -> float:
 class _Subscriber:
     """A worker that acknowledges; notes when it got what."""
 
-    def __init__(self, port: int, key: str) -> None:
+    def __init__(self, port: int, key: str, gate: asyncio.Event | None = None) -> None:
         self.times: list[float] = []
         self._key = key
+        self._gate = gate
         self._changed = asyncio.Event()
         offered = [Subprotocol("prefect")]
         url = f"ws://127.0.0.1:{port}{PATH}"
@@ -118,8 +125,10 @@ class _Subscriber:
         while True:
             await self._socket.recv(decode=False)
             self.times.append(time.perf_counter())
-            await self._socket.send('{"type": "ack"}')
             self._changed.set()
+            if self._gate is not None:
+                await self._gate.wait()
+            await self._socket.send('{"type": "ack"}')
 
     async def has(self, count: int) -> None:
         """Wait until it has got so many runs."""

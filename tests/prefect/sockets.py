@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,28 +31,32 @@ PATH: Final = "/api/task_runs/subscriptions/scheduled"
 
 
 @dataclass
-class World:
-    """A broker in this very loop, and its HTTP API."""
+class Clients:
+    """Whoever talks to a broker."""
 
     url: str
-    broker: Broker
     http: httpx.AsyncClient
     token: str | None = None
     _made: int = field(default=0)
 
-    @property
-    def core(self) -> Core:
-        return self.broker.core
-
     async def create(self, key: str = "k", **more: Any) -> str:
         """Create a run as Prefect's clients do; return its id."""
+        response = await self.http.post("/api/task_runs/", json=self._new(key) | more)
+        assert response.status_code == 201, response.text
+        return response.json()["id"]
+
+    async def create_many(self, count: int, key: str = "k") -> list[str]:
+        """Create runs in one request; return their ids."""
+        runs = [self._new(key) for _ in range(count)]
+        response = await self.http.post("/api/task_runs/bulk", json={"task_runs": runs})
+        assert response.status_code == 200, response.text[:1000]
+        return [run["id"] for run in response.json()]
+
+    def _new(self, key: str) -> dict[str, Any]:
         self._made += 1
         details = {"deferred": True, "task_parameters_id": "00000000-0000-0000-0000-00000000000a"}
         state = {"type": "SCHEDULED", "name": "Scheduled", "state_details": details}
-        body = {"task_key": key, "dynamic_key": f"{key}-{self._made}", "name": key, "state": state, **more}
-        response = await self.http.post("/api/task_runs/", json=body)
-        assert response.status_code == 201, response.text
-        return response.json()["id"]
+        return {"task_key": key, "dynamic_key": f"{key}-{self._made}", "name": key, "state": state}
 
     async def set_state(self, run_id: str, type_: str, **more: Any) -> Any:
         """Report a state over HTTP, as workers of 2.20 do."""
@@ -60,6 +64,33 @@ class World:
         response = await self.http.post(f"/api/task_runs/{run_id}/set_state", json=body)
         assert response.status_code in (200, 201), response.text
         return response.json()
+
+    @asynccontextmanager
+    async def peer(self, *keys: str, client_id: str = "host-1", **options: Any) -> AsyncGenerator[Peer]:
+        """A worker that has subscribed."""
+        async with self.connected(**options) as peer:
+            await peer.subscribe(*(keys or ("k",)), client_id=client_id, token=self.token)
+            yield peer
+
+    @asynccontextmanager
+    async def connected(self, subprotocol: str | None = "prefect", **options: Any) -> AsyncGenerator[Peer]:
+        """A connection on which nothing has been said."""
+        offered = None if subprotocol is None else [Subprotocol(subprotocol)]
+        url = self.url.replace("http", "ws", 1) + PATH
+        options = {"ping_interval": None, "compression": None, "close_timeout": 1, "proxy": None, **options}
+        async with connect(url, subprotocols=offered, **options) as socket:
+            yield Peer(socket)
+
+
+@dataclass
+class World(Clients):
+    """A broker in this very loop, too."""
+
+    broker: Broker = field(kw_only=True)
+
+    @property
+    def core(self) -> Core:
+        return self.broker.core
 
     async def run(self, run_id: str) -> RunRecord:
         """Return a run as it is stored."""
@@ -77,22 +108,6 @@ class World:
     async def states(self, run_id: str) -> list[str]:
         """Return the names of a run's states, oldest first."""
         return [state.name for state in await self.core.store.history(run_id)]
-
-    @asynccontextmanager
-    async def peer(self, *keys: str, client_id: str = "host-1", **options: Any) -> AsyncGenerator[Peer]:
-        """A worker that has subscribed."""
-        async with self.connected(**options) as peer:
-            await peer.subscribe(*(keys or ("k",)), client_id=client_id, token=self.token)
-            yield peer
-
-    @asynccontextmanager
-    async def connected(self, subprotocol: str | None = "prefect", **options: Any) -> AsyncGenerator[Peer]:
-        """A connection on which nothing has been said."""
-        offered = None if subprotocol is None else [Subprotocol(subprotocol)]
-        url = self.url.replace("http", "ws", 1) + PATH
-        options = {"ping_interval": None, "compression": None, "close_timeout": 1, "proxy": None, **options}
-        async with connect(url, subprotocols=offered, **options) as socket:
-            yield Peer(socket)
 
 
 class Peer:
@@ -165,14 +180,8 @@ async def world(path: Path, *, token: str | None = None, **timers: Any) -> Async
         async with (
             running_broker(settings, path, SystemClock()) as broker,
             serving(create_app(broker.core), listener),
-            httpx.AsyncClient(base_url=url_of(listener), headers=headers, trust_env=False) as http,
+            httpx.AsyncClient(base_url=url_of(listener), headers=headers, trust_env=False, timeout=30) as http,
         ):
-            yield World(url_of(listener), broker, http, token)
+            yield World(url_of(listener), http, token, broker=broker)
     finally:
         listener.close()
-
-
-async def gather(*coroutines: Any) -> Sequence[Any]:
-    """Run together, with the patience of one."""
-    async with asyncio.timeout(PATIENCE):
-        return await asyncio.gather(*coroutines)
