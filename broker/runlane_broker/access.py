@@ -6,6 +6,7 @@ header may still prove itself with its first frame: the gateway asks `Access.all
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -30,7 +31,14 @@ PUBLIC: Final = frozenset(
     }
 )
 #: Sockets that ask for the token in their first frame.
-SOCKETS: Final = frozenset({"/api/task_runs/subscriptions/scheduled", "/api/task_runs/submissions"})
+SOCKETS: Final = frozenset(
+    {
+        "/api/task_runs/subscriptions/scheduled",
+        "/api/task_runs/submissions",
+        "/api/events/in",
+        "/api/events/out",
+    }
+)
 #: The key in `scope["state"]` under which the gateway finds whether the header's token was right.
 AUTHENTICATED: Final = "runlane_authenticated"
 
@@ -73,13 +81,13 @@ class AccessMiddleware:
             return
         if scope["type"] == "websocket":
             await self._socket(scope, receive, send, headers)
-        elif scope["path"] in PUBLIC or self._access.allows(_bearer(headers)):
+        elif scope["path"] in PUBLIC or self._access.allows(_token(headers)):
             await self._app(scope, receive, send)
         else:
             await _refuse(scope, receive, send, 401, "Unauthorized")
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]) -> None:
-        token = _bearer(headers)
+        token = _token(headers)
         authenticated = token is not None and not self._access.is_open and self._access.allows(token)
         if not authenticated and not self._access.is_open and scope["path"] not in SOCKETS:
             await _refuse(scope, receive, send, 401, "Unauthorized")
@@ -116,9 +124,19 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def _bearer(headers: Mapping[str, str]) -> str | None:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+def _token(headers: Mapping[str, str]) -> str | None:
+    """Return the token that a request shows: as it is, or as Prefect's clients show their auth string."""
+    scheme, _, shown = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return shown.strip()
+    return _decoded(shown.strip()) if scheme.lower() == "basic" else None
+
+
+def _decoded(shown: str) -> str | None:
+    try:
+        return base64.b64decode(shown, validate=True).decode()
+    except ValueError:
+        return None
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:

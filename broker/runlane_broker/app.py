@@ -37,6 +37,7 @@ from .clock import Clock
 from .core.core import Core
 from .gateway.submission import SubmissionConnection
 from .gateway.worker import WorkerConnection
+from .prefect.routes import event_sockets, prefect_routes
 from .prefect.socket import TakerConnection
 from .services.audit import Auditor
 from .services.expiry import Expire
@@ -123,7 +124,8 @@ def create_app(core: Core) -> Starlette:
 
     return Starlette(
         routes=[
-            *starlette_routes(api_routes(core)),
+            *starlette_routes([*api_routes(core), *prefect_routes(core)]),
+            *event_sockets(core, access),
             WebSocketRoute("/api/task_runs/subscriptions/scheduled", worker_socket),
             WebSocketRoute("/api/task_runs/submissions", submission_socket),
         ],

@@ -20,6 +20,7 @@ from runlane.protocol.limits import MAX_MESSAGE_BYTES
 
 from .deadlines import PromptHTTP, PromptWebSocket
 from .errors import StartupError
+from .receipts import ReceiptProtocol
 
 #: Connections that may wait to be accepted.
 _BACKLOG: Final = 2048
@@ -57,13 +58,17 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class WebSocketConnection(ReceiptProtocol, PromptWebSocket):
+    """uvicorn's, with deadlines, and with pongs that wait where an application wants that."""
+
+
 @asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]:
     """Serve an application on a listener while the block runs; then close every connection with 1012."""
     config = uvicorn.Config(
         app,
         http=PromptHTTP,
-        ws=PromptWebSocket,
+        ws=WebSocketConnection,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,

@@ -11,9 +11,11 @@ from ..storage.store import Store
 from .audit import Audit
 from .cancel import Cancellations
 from .dispatching import Dispatching
+from .events import Events
 from .expiry import Expiry
 from .flows import Flows
 from .hub import Hub
+from .keeping import Keeping
 from .late import LateRuns
 from .queues import Queues
 from .registry import Registry
@@ -57,10 +59,12 @@ class Core:
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
         self.transitions = Transitions(store, dispatcher, dispatching, self.hub, self.registry, self.submissions)
         self.cancellations = Cancellations(store, self.transitions)
+        self.events = Events(self.registry, self.transitions)
         self.watching = Watching(store, self.hub)
         self.supervision = Supervision(settings.timers, clock, store, self.registry, self.sessions)
         self.flows = Flows(store, self.transitions)
         self.tag_limits = TagLimits(store)
+        self.keeping = Keeping(store)
         self.queues = Queues(store)
         self.services = ServiceBoard()
         self.services.add(dispatching.due.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runlane.protocol.ids import uuid7
 
 from ..errors import NotFound
-from ..storage.operations.limits import DeleteLimit, ResetLimit, SetLimit
+from ..storage.operations.limits import DeleteLimit, FreeTagSlots, ResetLimit, SetLimit, TakeTagSlots
 from ..storage.store import Store
 
 _MISSING = "Concurrency limit not found"
@@ -25,6 +25,17 @@ class TagLimits:
         """Give a tag's slots to these runs and no others. Raises `NotFound`."""
         if not await self._store.run(ResetLimit(tag, holders)):
             raise NotFound(_MISSING)
+
+    async def take(self, run_id: str, tags: tuple[str, ...]) -> tuple[tuple[str, str, int], ...] | None:
+        """Take a slot of each of these tags that is limited; None where one is full.
+
+        Returns the limits by id, tag and number of slots. What a run has already it does not take twice.
+        """
+        return await self._store.run(TakeTagSlots(run_id, tags))
+
+    async def leave(self, run_id: str) -> None:
+        """Give all slots of a run back."""
+        await self._store.run(FreeTagSlots(run_id))
 
     async def delete(self, tag: str) -> None:
         """Limit a tag no more. Raises `NotFound`."""

@@ -16,6 +16,7 @@ from ..storage.operations.base import Operation
 from ..storage.operations.changing import ChangeRun
 from ..storage.operations.creating_flow_runs import CreateFlowRun
 from ..storage.operations.deleting import DeleteFlow, DeleteRun
+from ..storage.operations.reporting import Recorded, RecordReports
 from ..storage.operations.transitions import SetState
 from ..storage.records import Change, Created, Lease, NewFlowRun, NewRunRecord, TransitionOutcome
 from ..storage.store import Store
@@ -81,6 +82,10 @@ class Transitions:
     async def delete_flow(self, flow_id: str) -> bool:
         """Delete a flow with its deployments and all runs, in the same way; False: there is no such flow."""
         return await self.write(DeleteFlow(flow_id), lambda changes: changes or ()) is not None
+
+    async def record(self, operation: RecordReports) -> Recorded:
+        """Record what a client has reported."""
+        return await self._write(operation, lambda recorded: recorded.changes)
 
     def settle(self, changes: Iterable[Change]) -> None:
         """Carry out what committed changes mean for the rest of the broker."""

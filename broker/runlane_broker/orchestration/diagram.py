@@ -46,6 +46,7 @@ that the run is in and the one that was proposed; the first that objects decides
 | CoreTaskPolicy | task runs of a flow run |
 | BackgroundTaskPolicy | task runs without one, and those that are `deferred`, even with `force` |
 | MinimalTaskPolicy | task runs with `force` |
+| ReportedTaskPolicy | states that Prefect 3's clients report, as events, of task runs that they execute |
 | CoreFlowPolicy, MinimalFlowPolicy | flow runs without and with `force` |
 | MarkLateRunsPolicy | runs of both kinds, by the service that marks late ones |
 | RequeueParkedPolicy | task runs, where somebody asks to have them queued again (`runlane requeue`) |

@@ -54,6 +54,11 @@ BACKGROUND_TASK: Final = Policy(
 
 MINIMAL_TASK: Final = Policy("MinimalTaskPolicy", (task.CANCEL_AT_ONCE,), TASK_CONSEQUENCES)
 
+#: What clients report of the runs that they execute and retry by themselves: it has happened already.
+REPORTED_TASK: Final = Policy(
+    "ReportedTaskPolicy", (task.KEEP_END, task.CANCEL_AS_TOLD), (task.end_reported_lease,)
+)
+
 CORE_FLOW: Final = Policy(
     "CoreFlowPolicy",
     (
@@ -78,7 +83,9 @@ MARK_LATE: Final = Policy("MarkLateRunsPolicy", (common.ONLY_SCHEDULED_LATE,))
 #: For a parked task run that somebody wants to be tried again.
 REQUEUE_PARKED: Final = Policy("RequeueParkedPolicy", (task.ONLY_PARKED,), (task.dispatch_again,))
 
-POLICIES: Final = (CORE_TASK, BACKGROUND_TASK, MINIMAL_TASK, CORE_FLOW, MINIMAL_FLOW, MARK_LATE, REQUEUE_PARKED)
+POLICIES: Final = (
+    CORE_TASK, BACKGROUND_TASK, MINIMAL_TASK, REPORTED_TASK, CORE_FLOW, MINIMAL_FLOW, MARK_LATE, REQUEUE_PARKED,
+)  # fmt: skip
 
 
 def choose_policy(run: Run, proposed: Proposed, *, force: bool) -> Policy:

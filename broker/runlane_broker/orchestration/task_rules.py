@@ -229,6 +229,33 @@ def _only_parked(t: Transition) -> Verdict:
 ONLY_PARKED: Final = Rule("OnlyParkedRequeued", ANY, only(_S.SCHEDULED), _only_parked)
 
 
+# --- What a client says of a run that it executes ------------------------------------------------------------
+
+
+def _keep_end(t: Transition) -> Verdict:
+    """What has ended stays as it is, whatever is still said of it."""
+    return Abort(f"Run is already {t.current.type}.")
+
+
+KEEP_END: Final = Rule("KeepEnd", ENDED, ANY, _keep_end)
+
+
+def _cancel_as_told(t: Transition) -> Verdict:
+    """A failure is what was asked for of a run that was being cancelled: REJECT -> CANCELLED."""
+    return Replace(
+        Proposed(_S.CANCELLED, message=t.proposed.message, data=t.proposed.data), "The run was being cancelled."
+    )
+
+
+CANCEL_AS_TOLD: Final = Rule("CancelAsTold", only(_S.CANCELLING), only(_S.FAILED, _S.CRASHED), _cancel_as_told)
+
+
+def end_reported_lease(t: Transition) -> tuple[Effect, ...]:
+    """Whoever executes a run says itself that it has ended: then nobody holds it any more, nor any slot."""
+    ends = t.proposed.type in FINAL
+    return (FreeSlots(), EndLease()) if ends and t.facts.lease is not None else (FreeSlots(),) if ends else ()
+
+
 # --- What follows from a state ------------------------------------------------------------------------------
 
 

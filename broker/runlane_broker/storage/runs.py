@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -42,6 +42,20 @@ class RunReader(Listing[R_co]):
         """Return a run with its state and payloads."""
         rows = await self._rows(read_runs(self.kind).where(self.kind.run.c.id == run_id))
         return self._record(rows[0]) if rows else None
+
+    async def those(self, run_ids: Sequence[str]) -> list[R_co]:
+        """Return the runs of these that there are, in no order. Raises `StoreUnavailable`."""
+        return [
+            self._record(row)
+            for row in await self._rows(read_runs(self.kind).where(self.kind.run.c.id.in_(run_ids)))
+        ]
+
+    async def ended(self, since: Micros, after: str, limit: int) -> list[R_co]:
+        """Return runs that have ended `since` then, the earliest first; of those of that time, the ids `after`."""
+        run = self.kind.run.c
+        behind = (run.end_time > since) | ((run.end_time == since) & (run.id > after))
+        query = read_runs(self.kind).where(run.end_time >= since, behind)
+        return [self._record(row) for row in await self._rows(query.order_by(run.end_time, run.id).limit(limit))]
 
     async def states(self, run_id: str) -> list[StateRecord]:
         """Return a run's states, oldest first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from runlane.protocol.states import StateName, StateType
+from runlane.protocol.states import FINAL, StateName, StateType
 
 from ...orchestration.decide import decide
 from ...orchestration.decisions import Accept, Dispatch, Proposed, Reject, Write
@@ -16,7 +16,18 @@ from ...orchestration.policies import choose_policy
 from ...orchestration.runs import Retries, Run, RunKind
 from .. import queries as q
 from ..queries import transitions as qt
-from ..records import CLIENT_WAITS, SCHEDULED_LANE, Created, Creation, Holder, LeasedRun, NewRunRecord, Surface
+from ..records import (
+    CLIENT_WAITS,
+    SCHEDULED_LANE,
+    Change,
+    Created,
+    Creation,
+    FinalRun,
+    Holder,
+    LeasedRun,
+    NewRunRecord,
+    Surface,
+)
 from ..transaction import Transaction, add_state
 from .base import Operation
 from .deciding import NO_TAGS, append_state, carry_out, read_facts, read_flow
@@ -58,7 +69,7 @@ class CreateRuns(Operation[tuple[Created, ...]]):
                 same = existing[1] == run.payload_hash
                 return Created(existing[0], Creation.EXISTED if same else Creation.IDEMPOTENCY_CONFLICT)
         if run.dynamic_key != run.id:
-            existing = _of_that_name(tx, run)
+            existing = of_that_name(tx, run)
             if existing is not None:
                 return Created(existing, Creation.EXISTED)
         if run.surface is not None and not self._has_parent(tx, run.surface):
@@ -130,7 +141,24 @@ def _lease_as_shown(tx: Transaction, run: NewRunRecord, holder: Holder) -> Creat
     return Created(run.id, Creation.LEASED, lease.shown)
 
 
-def _of_that_name(tx: Transaction, run: NewRunRecord) -> str | None:
+def insert_reported(tx: Transaction, run: NewRunRecord, surface: Surface, write: Write, state_id: str) -> Change:
+    """Insert a run that its client executes by itself, as its first report has it; the broker never starts it."""
+    row = _new_row(run, write.timestamp, state_id) | _surface_columns(tx, run, surface, write)
+    inserted = tx.run(q.insert_run, row)
+    assert inserted, "it was looked for"
+    tx.later(q.insert_payload, {"id": run.id, "parameters": run.parameters})
+    append_state(tx, qt.OF_TASK_RUNS, run.id, write, state_id=state_id, attempt=0)
+    state = write.state
+    if state.result is not None:
+        tx.flush()
+        tx.run(q.write_outcome, {"id": run.id, "result": state.result, "error": None})
+    if state.type not in FINAL:
+        return Change(run.id, run.task_key)
+    final = FinalRun(run.id, run.task_key, state.type, state.label, state.message, state.result)
+    return Change(run.id, run.task_key, final=final)
+
+
+def of_that_name(tx: Transaction, run: NewRunRecord) -> str | None:
     """Return the id of the run that has this run's task key and dynamic key, in its flow run."""
     name = {"task_key": run.task_key, "dynamic_key": run.dynamic_key}
     flow_run_id = None if run.surface is None else run.surface.flow_run_id

@@ -55,6 +55,45 @@ class ResetLimit(Operation[bool]):
 
 
 @dataclass(frozen=True, slots=True)
+class TakeTagSlots(Operation["tuple[tuple[str, str, int], ...] | None"]):
+    """Take a slot of each of these tags that is limited; None where one is full, and then of none.
+
+    Returns the limits by id, tag and number of slots.
+    """
+
+    run_id: str
+    tags: tuple[str, ...]
+
+    def execute(self, tx: Transaction) -> tuple[tuple[str, str, int], ...] | None:
+        """Look at all, then take."""
+        limits: list[tuple[str, str, int]] = []
+        for tag in dict.fromkeys(self.tags):
+            found = tx.row(qt.find_limit, {"tag": tag})
+            if found is None:
+                continue
+            slots, taken = tx.row(qt.read_limit, {"tag": tag, "task_run_id": self.run_id}) or (0, 0)
+            if taken >= slots:
+                return None
+            limits.append((found[0], tag, slots))
+        tx.flush()
+        if limits and tx.row(qt.has_task_run, {"id": self.run_id}) is not None:
+            for _, tag, _ in limits:
+                tx.run(qt.take_slot, {"tag": tag, "task_run_id": self.run_id})
+        return tuple(limits)
+
+
+@dataclass(frozen=True, slots=True)
+class FreeTagSlots(Operation[None]):
+    """Give all slots of a run back."""
+
+    run_id: str
+
+    def execute(self, tx: Transaction) -> None:
+        """Delete them."""
+        tx.run(qt.free_slots, {"task_run_id": self.run_id})
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteLimit(Operation[bool]):
     """Limit a tag no more; False if it was not."""
 

@@ -203,14 +203,22 @@ def read_row(tx: Transaction, kind: RunKind, run_id: str) -> RunRow | None:
 
 
 def settle(
-    tx: Transaction, kind: RunKind, row: RunRow, decision: Decision, policy: Policy
+    tx: Transaction,
+    kind: RunKind,
+    row: RunRow,
+    decision: Decision,
+    policy: Policy,
+    state_id: str | None = None,
 ) -> TransitionOutcome | None:
-    """Write what was decided on a run as it was read; None: it has moved on since, and nothing was written."""
+    """Write what was decided on a run as it was read; None: it has moved on since, and nothing was written.
+
+    A state that somebody else has named keeps its `state_id`.
+    """
     match decision:
         case Accept(write):
-            return _written(tx, kind, row, write, policy, Status.ACCEPT, None)
+            return _written(tx, kind, row, write, policy, Status.ACCEPT, None, state_id)
         case Reject(reason, Write() as write):
-            return _written(tx, kind, row, write, policy, Status.REJECT, reason)
+            return _written(tx, kind, row, write, policy, Status.REJECT, reason, state_id)
         case Reject(reason):
             return TransitionOutcome(Status.REJECT, row.state(), wrote=False, reason=reason)
         case Wait(reason, seconds):
@@ -227,8 +235,9 @@ def _written(
     policy: Policy,
     status: Status,
     reason: str | None,
+    state_id: str | None = None,
 ) -> TransitionOutcome | None:
-    state_id = tx.new_id(write.timestamp)
+    state_id = state_id or tx.new_id(write.timestamp)
     columns = _columns(row, write, policy)
     known = {"id": row.id, "old_state_id": row.state_id, "state_id": state_id, "timestamp": write.timestamp}
     if tx.run(statements(kind).write, {**columns, **known}) == 0:

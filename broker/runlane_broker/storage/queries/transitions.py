@@ -288,6 +288,11 @@ def delete_limit() -> Delete:
     return delete(concurrency_limit).where(concurrency_limit.c.tag == param("tag"))
 
 
+def has_state() -> Executable:
+    """Return a row if a state of a task run has this id."""
+    return select(ONE).where(task_run_state.c.id == param("id"))
+
+
 def has_task_run() -> Executable:
     """Return a row if there is such a task run."""
     return select(ONE).where(task_run.c.id == param("id"))

@@ -1,0 +1,87 @@
+"""`/api/events/in`: the states of the task runs that Prefect's clients execute by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ..access import Access
+from ..core.core import Core
+from ..errors import Invalid
+from ..receipts import EXTENSION, Receipts
+from ..storage.operations.reporting import ReportedState
+from .handshake import open_socket, receive_text
+from .reading import read_event
+
+logger = logging.getLogger("runlane.prefect")
+
+#: Reports that one connection may have in front of the database; then it is read no further.
+_AT_ONCE: Final = 200
+
+
+class EventsIn:
+    """One connection. Events are recorded in their order, as many together as have come meanwhile.
+
+    A ping is answered when all that came before it is committed.
+    """
+
+    def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
+        self._socket = socket
+        self._access = access
+        self._reporter = core.events.reporter()
+        self._receipts = _receipts(socket)
+        self._queue: asyncio.Queue[ReportedState | None] = asyncio.Queue(_AT_ONCE)
+
+    async def run(self) -> None:
+        """Serve the connection to its end. What has come is recorded, also after that."""
+        self._receipts.hold()
+        try:
+            if not await open_socket(self._socket, self._access):
+                return
+        except WebSocketDisconnect:
+            return
+        if self._socket.scope["subprotocols"]:
+            self._receipts.settle()  # the auth message
+        recording = asyncio.create_task(self._record())
+        reading = asyncio.create_task(self._read())
+        try:
+            await asyncio.wait((reading, recording), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            recording.cancel()
+            await asyncio.gather(reading, recording, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._queue.put(self._parsed(await receive_text(self._socket)))
+        except WebSocketDisconnect:
+            await self._queue.join()
+
+    def _parsed(self, text: bytes) -> ReportedState | None:
+        try:
+            return read_event(text)
+        except Invalid as exc:
+            logger.warning("an event was not understood: %s", exc.message)
+            return None
+
+    async def _record(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            reports = [report for report in batch if report is not None]
+            if reports:
+                await self._reporter.record(reports)
+            self._receipts.settle(len(batch))
+            for _ in batch:
+                self._queue.task_done()
+
+
+def _receipts(socket: WebSocket) -> Receipts:
+    extensions: dict[str, Any] = socket.scope.get("extensions") or {}
+    offered: dict[str, Receipts] = extensions.get(EXTENSION) or {}
+    return offered.get("receipts") or Receipts()

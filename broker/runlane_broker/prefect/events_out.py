@@ -1,0 +1,93 @@
+"""`/api/events/out`: the ends of task runs, for the futures that wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ..access import Access
+from ..errors import Invalid, StoreUnavailable
+from .event_filters import Subscription, read_subscription
+from .feed import EndEvent, EndFeed
+from .handshake import POLICY_VIOLATION, TRY_AGAIN, open_socket, receive_text
+
+#: Events that may wait for a client. One that is slower is told to come back: it gets what it has missed then.
+_WAITING: Final = 20_000
+#: How long a message may take to be taken, in seconds.
+_WRITE_SECONDS: Final = 10.0
+
+
+class EventsOut:
+    """One connection: a filter comes in, events go out."""
+
+    def __init__(self, socket: WebSocket, feed: EndFeed, access: Access) -> None:
+        self._socket = socket
+        self._feed = feed
+        self._access = access
+        self._waiting: list[EndEvent] = []
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve the connection to its end."""
+        try:
+            if not await open_socket(self._socket, self._access):
+                return
+            try:
+                subscription = read_subscription(await receive_text(self._socket))
+            except Invalid as exc:
+                await self._socket.close(POLICY_VIOLATION, exc.message[:120])
+                return
+            with self._feed.listening(self._ended):
+                await self._serve(subscription)
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            return  # it is gone
+
+    def _ended(self, events: Sequence[EndEvent]) -> None:
+        if len(self._waiting) < _WAITING:
+            self._waiting.extend(events)
+        self._wake.set()
+
+    async def _serve(self, subscription: Subscription) -> None:
+        leaving = asyncio.create_task(self._leave())
+        sending = asyncio.create_task(self._send(subscription))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            sending.cancel()
+            await asyncio.gather(leaving, sending, return_exceptions=True)
+        if not sending.cancelled() and isinstance(sending.exception(), StoreUnavailable | TimeoutError | Invalid):
+            await self._socket.close(TRY_AGAIN, "come back")
+
+    async def _leave(self) -> None:
+        """Wait for the end of the connection; nothing else is expected."""
+        while True:
+            await receive_text(self._socket)
+
+    async def _send(self, subscription: Subscription) -> None:
+        """Send what has ended before, then what ends; what is both, once."""
+        wanted = subscription.filter
+        sent: set[str] = set()
+        if subscription.backfill:
+            async for events in self._feed.before(wanted.since):
+                for event in events:
+                    sent.add(event.id)
+                    await self._send_event(event, subscription)
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            events, self._waiting = self._waiting, []
+            for event in events:
+                if event.id not in sent:
+                    await self._send_event(event, subscription)
+            sent.clear()
+            if len(events) >= _WAITING:
+                raise Invalid("too slow")
+
+    async def _send_event(self, event: EndEvent, subscription: Subscription) -> None:
+        if subscription.filter.wants(event):
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._socket.send({"type": "websocket.send", "text": event.message})

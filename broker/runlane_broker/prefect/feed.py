@@ -1,0 +1,139 @@
+"""The ends of task runs as events, for all that wait for them: read once, and sent to each.
+
+There is no store of events: what has ended stands in the database, and that is asked. So none is ever dropped, and
+who comes back gets what he has missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from typing import Final
+
+import msgspec
+
+from runlane.protocol.states import FINAL
+
+from ..api.rendering import render_state
+from ..clock import Micros, to_datetime
+from ..core.core import Core
+from ..core.dispatching import RETRY_SECONDS
+from ..errors import StoreUnavailable
+from ..storage.records import FinalRun, RunRecord
+from ..storage.tables import TASK_RUN
+from .reading import TASK_RUN_PREFIX
+
+#: Runs that are read together.
+_PAGE: Final = 200
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EndEvent(msgspec.Struct, frozen=True):
+    """The end of a run, as an event. `message` is what is sent; the rest is what filters look at."""
+
+    id: str
+    occurred: Micros
+    name: str
+    resource_id: str
+    message: str
+
+
+Listener = Callable[[Sequence[EndEvent]], None]
+
+
+class EndFeed:
+    """Tells listeners of every end of a task run, from when they begin to listen."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._reader = core.store.task_runs
+        self._listeners: set[Listener] = set()
+        self._ended: list[str] = []
+        self._reading: asyncio.Task[None] | None = None
+        core.hub.listen(self._finished)
+
+    @contextlib.contextmanager
+    def listening(self, listener: Listener) -> Generator[None]:
+        """Tell `listener` while the block runs."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    async def before(self, since: Micros) -> AsyncGenerator[list[EndEvent]]:
+        """Yield what has ended from `since` on, page by page, the earliest first. Raises `StoreUnavailable`."""
+        after = ""
+        while runs := await self._reader.ended(since, after, _PAGE):
+            since, after = runs[-1].end_time or since, runs[-1].id
+            yield [end_event(run) for run in runs if run.state.type in FINAL]
+
+    def _finished(self, run: FinalRun) -> None:
+        if not self._listeners:
+            return
+        self._ended.append(run.id)
+        if self._reading is None:
+            self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    async def _read(self) -> None:
+        """Read what has ended, for as long as something ends meanwhile."""
+        try:
+            while self._ended:
+                page = self._ended[:_PAGE]
+                try:
+                    runs = await self._reader.those(page)
+                except StoreUnavailable:
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                del self._ended[: len(page)]
+                self._tell([end_event(run) for run in runs if run.state.type in FINAL])
+        finally:
+            self._reading = None
+
+    def _tell(self, events: Sequence[EndEvent]) -> None:
+        for listener in tuple(self._listeners):
+            listener(events)
+
+
+def end_event(run: RunRecord) -> EndEvent:
+    """Return the end of a run as an event."""
+    state = run.state
+    resource_id = f"{TASK_RUN_PREFIX}{run.id}"
+    name = f"{TASK_RUN_PREFIX}{state.name}"
+    occurred = to_datetime(state.timestamp)
+    shown = msgspec.to_builtins(render_state(state, TASK_RUN))
+    event = {
+        "id": state.id,
+        "occurred": occurred,
+        "received": occurred,
+        "event": name,
+        "resource": {
+            "prefect.resource.id": resource_id,
+            "prefect.resource.name": run.name,
+            "prefect.run-count": str(run.run_count),
+            "prefect.state-message": state.message or "",
+            "prefect.state-name": state.name,
+            "prefect.state-timestamp": occurred,
+            "prefect.state-type": state.type.value,
+            "prefect.orchestration": "server",
+        },
+        "related": _related(run),
+        "payload": {
+            "intended": {"from": None, "to": state.type.value},
+            "initial_state": None,
+            "validated_state": {key: shown[key] for key in ("type", "name", "message", "state_details")}
+            | {"data": None if state.data is None else msgspec.Raw(state.data)},
+            "task_run": {"name": run.name, "task_key": run.task_key, "dynamic_key": run.dynamic_key},
+        },
+        "follows": None,
+    }
+    message = _encode({"type": "event", "event": event}).decode()
+    return EndEvent(state.id, state.timestamp, name, resource_id, message)
+
+
+def _related(run: RunRecord) -> list[dict[str, str]]:
+    tags = [(f"prefect.tag.{tag}", "tag") for tag in run.tags]
+    flow = [] if run.flow_run_id is None else [(f"prefect.flow-run.{run.flow_run_id}", "flow-run")]
+    return [{"prefect.resource.id": id_, "prefect.resource.role": role} for id_, role in (*flow, *tags)]

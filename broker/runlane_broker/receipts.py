@@ -1,0 +1,80 @@
+"""Pongs as receipts: on a connection that asks for it, a ping is answered when all before it has been settled.
+
+Prefect's clients keep the events that they have sent until a pong comes, and send them again if none does. So the
+route that takes events answers pings after its commits; every other connection answers at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+#: The ASGI extension: its `receipts` are the connection's `Receipts`.
+EXTENSION: Final = "runlane.receipts"
+
+
+class Receipts:
+    """Counts the messages of one connection, and those of them that are settled."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._pongs: deque[tuple[int, Callable[[], None]]] = deque()
+        self._settled = 0
+        self._came = 0
+
+    def hold(self) -> None:
+        """Answer pings after the messages before them from now on."""
+        self._held = True
+
+    def came(self) -> None:
+        """A message came."""
+        self._came += 1
+
+    def settle(self, count: int = 1) -> None:
+        """The oldest messages need no more attention: answer the pings that came behind them."""
+        self._settled += count
+        while self._pongs and self._pongs[0][0] <= self._settled:
+            self._pongs.popleft()[1]()
+
+    def pinged(self, answer: Callable[[], None]) -> None:
+        """A ping came: answer it, now or later."""
+        if self._held and self._settled < self._came:
+            self._pongs.append((self._came, answer))
+        else:
+            answer()
+
+
+class ReceiptProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, with `Receipts` in its scope."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._receipts = Receipts()
+
+    def handle_connect(self, event: Request) -> None:
+        """Offer the extension."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:  # the application has not begun yet
+            self.scope["extensions"] = {
+                **(self.scope.get("extensions") or {}),
+                EXTENSION: {"receipts": self._receipts},
+            }
+
+    def send_receive_event_to_app(self) -> None:
+        """Count the message."""
+        if not self.close_sent:
+            self._receipts.came()
+        super().send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        """Write the pong, which is all that can be there to be sent, when its time has come."""
+        pong = b"".join(self.conn.data_to_send())
+        self._receipts.pinged(lambda: self._write(pong))
+
+    def _write(self, data: bytes) -> None:
+        if self.writable.is_set() and not self.transport.is_closing():  # nobody is owed what he does not take
+            self.transport.write(data)
