@@ -27,6 +27,9 @@ from .reading import TASK_RUN_PREFIX
 #: Runs that are read together.
 _PAGE: Final = 200
 
+#: What an event tells of its state; the rest stands beside it.
+_OF_STATE: Final = ("type", "name", "message", "state_details", "data")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -103,7 +106,7 @@ def end_event(run: RunRecord) -> EndEvent:
     resource_id = f"{TASK_RUN_PREFIX}{run.id}"
     name = f"{TASK_RUN_PREFIX}{state.name}"
     occurred = to_datetime(state.timestamp)
-    shown = msgspec.to_builtins(render_state(state, TASK_RUN))
+    shown = render_state(state, TASK_RUN)
     event = {
         "id": state.id,
         "occurred": occurred,
@@ -123,8 +126,7 @@ def end_event(run: RunRecord) -> EndEvent:
         "payload": {
             "intended": {"from": None, "to": state.type.value},
             "initial_state": None,
-            "validated_state": {key: shown[key] for key in ("type", "name", "message", "state_details")}
-            | {"data": None if state.data is None else msgspec.Raw(state.data)},
+            "validated_state": {name: getattr(shown, name) for name in _OF_STATE},
             "task_run": {"name": run.name, "task_key": run.task_key, "dynamic_key": run.dynamic_key},
         },
         "follows": None,
