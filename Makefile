@@ -30,6 +30,13 @@ demo: $(VENV)/.demo ## see Runlane at work
 test: $(VENV)/.test ## run the tests
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
+.PHONY: test-prefect
+test-prefect: $(VENV)/.test .cache/prefect/.installed ## have Prefect's own clients work with the broker: minutes
+	PREFECT_SUITE=whole $(BIN)/python -m pytest -n 2 tests/prefect $(ARGS)
+
+.cache/prefect/.installed: .ci/install-prefect
+	@bash .ci/install-prefect
+
 # The tests come last: their summary is what one wants to read at the end.
 .PHONY: check
 check: lint types imports bench-smoke chaos-smoke test ## run everything that CI runs

@@ -87,14 +87,20 @@ class Process:
 
     @classmethod
     async def start(
-        cls, log: Path, arguments: Iterable[object], environment: Mapping[str, str], module: str = "runlane"
+        cls,
+        log: Path,
+        arguments: Iterable[object],
+        environment: Mapping[str, str],
+        module: str = "runlane",
+        program: Iterable[str] | None = None,
     ) -> Process:
-        """Run a module (`runlane`) with these arguments; no setting of the caller's environment gets through."""
+        """Run a module (`runlane`), or another program; no setting of the caller's environment gets through."""
+        command = (sys.executable, "-m", module) if program is None else program
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RUNLANE_")}
         begin = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, *map(str, arguments),
+                *command, *map(str, arguments),
                 stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env={**clean, **environment},
             )  # fmt: skip
         return cls(process, log, begin)
