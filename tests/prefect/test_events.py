@@ -1,0 +1,268 @@
+"""The sockets of events, with peers that say whatever a test wants."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from runlane_broker.storage.operations.reporting import RecordReports
+from tests.edges.harness import PATIENCE, TOKEN, Host
+from tests.support import Gate
+
+ENDS = [f"prefect.task-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled")]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("events"))
+    host.start()
+    yield host
+    host.stop()
+
+
+@contextmanager
+def dialled(host: Host, way: str, token: str | None = None) -> Iterator[ClientConnection]:
+    """A socket that has said who it is."""
+    url = f"{host.url.replace('http', 'ws')}/api/events/{way}"
+    with connect(url, subprotocols=[Subprotocol("prefect")], proxy=None, open_timeout=PATIENCE) as socket:
+        socket.send(json.dumps({"type": "auth", "token": token}))
+        yield socket
+
+
+@contextmanager
+def opened(host: Host, way: str, token: str | None = None) -> Iterator[ClientConnection]:
+    """A socket that was let in."""
+    with dialled(host, way, token) as socket:
+        assert json.loads(socket.recv(PATIENCE)) == {"type": "auth_success"}
+        yield socket
+
+
+def event(run_id: str, type_: str, name: str | None = None, *, at: float = 0.0, **fields: Any) -> dict[str, Any]:
+    """A state that began `at` seconds from now."""
+    occurred = datetime.now(UTC) + timedelta(seconds=at)
+    return {
+        "id": str(uuid4()),
+        "occurred": occurred.isoformat(),
+        "event": f"prefect.task-run.{name or type_.title()}",
+        "resource": {"prefect.resource.id": f"prefect.task-run.{run_id}", "prefect.orchestration": "client"},
+        "payload": {
+            "validated_state": {"type": type_, "name": name or type_.title(), "state_details": {}},
+            "task_run": {"task_key": "k-1", "dynamic_key": f"k-1-{run_id}", "tags": ["t"]},
+        },
+        "related": [],
+        **fields,
+    }
+
+
+def report(host: Host, *events: dict[str, Any]) -> None:
+    """Send events; returns when they are recorded."""
+    with opened(host, "in") as socket:
+        for one in events:
+            socket.send(json.dumps(one))
+        assert socket.ping().wait(PATIENCE)
+
+
+def states(host: Host, run_id: str) -> list[str]:
+    return [one["name"] for one in host.http.get(f"/api/task_run_states/?task_run_id={run_id}").json()]
+
+
+def state(host: Host, run_id: str) -> str:
+    return host.http.get(f"/api/task_runs/{run_id}").json()["state_name"]
+
+
+# --- In -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_nobody_has_created_is_there_with_its_first_report(host: Host) -> None:
+    run_id = str(uuid4())
+    report(host, event(run_id, "PENDING"), event(run_id, "RUNNING"), event(run_id, "COMPLETED"))
+    run = host.http.get(f"/api/task_runs/{run_id}").json()
+    assert (run["state_name"], run["task_key"], run["tags"], run["run_count"]) == ("Completed", "k-1", ["t"], 1)
+    assert states(host, run_id) == ["Pending", "Running", "Completed"]
+
+
+def test_the_same_event_twice_is_one(host: Host) -> None:
+    run_id = str(uuid4())
+    events = [event(run_id, "PENDING"), event(run_id, "RUNNING")]
+    report(host, *events)
+    report(host, *events)
+    assert states(host, run_id) == ["Pending", "Running"]
+
+
+def test_what_is_overtaken_goes_into_the_history_only(host: Host) -> None:
+    run_id = str(uuid4())
+    report(host, event(run_id, "RUNNING", at=-1), event(run_id, "PENDING", at=-2))
+    assert state(host, run_id) == "Running"
+    assert states(host, run_id) == ["Pending", "Running"]
+
+
+@pytest.mark.parametrize("late", ["RUNNING", "PENDING", "FAILED", "SCHEDULED"])
+def test_an_end_stays(host: Host, late: str) -> None:
+    run_id = str(uuid4())
+    report(host, event(run_id, "COMPLETED", at=-5), event(run_id, late))
+    assert state(host, run_id) == "Completed"
+    assert len(states(host, run_id)) == 2
+
+
+def test_a_clock_that_is_ahead_dates_nothing_else(host: Host) -> None:
+    first, second = str(uuid4()), str(uuid4())
+    report(host, event(first, "RUNNING", at=3600))
+    report(host, event(second, "RUNNING"))
+    shown = host.http.get(f"/api/task_runs/{second}").json()["state"]["timestamp"]
+    assert datetime.fromisoformat(shown) < datetime.now(UTC) + timedelta(seconds=60)
+
+
+def test_a_retry_that_its_client_waits_for_is_not_handed_out(host: Host) -> None:
+    run_id = str(uuid4())
+    report(host, event(run_id, "RUNNING", at=-2), event(run_id, "SCHEDULED", "AwaitingRetry"))
+    assert state(host, run_id) == "AwaitingRetry"
+    assert host.core.dispatcher.has_demand("k-1") is False
+    report(host, event(run_id, "RUNNING", "Retrying"), event(run_id, "FAILED", "TimedOut"))
+    assert state(host, run_id) == "TimedOut"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "nonsense",
+        "{}",
+        json.dumps(event("no-id", "RUNNING")),
+        json.dumps(event(str(uuid4()), "RUNNING", payload={})),
+        json.dumps({**event(str(uuid4()), "RUNNING"), "occurred": "yesterday"}),
+        json.dumps({**event(str(uuid4()), "RUNNING"), "event": "prefect.flow-run.Running"}),
+    ],
+)
+def test_what_is_no_state_of_a_task_run_harms_nothing(host: Host, text: str) -> None:
+    run_id = str(uuid4())
+    with opened(host, "in") as socket:
+        socket.send(text)
+        socket.send(json.dumps(event(run_id, "RUNNING")))
+        assert socket.ping().wait(PATIENCE)
+    assert state(host, run_id) == "Running"
+    assert host.log.faults() == []
+
+
+def test_events_without_a_socket(host: Host) -> None:
+    run_id = str(uuid4())
+    assert host.http.post("/api/events", json=[event(run_id, "RUNNING")]).status_code == 204
+    assert state(host, run_id) == "Running"
+
+
+def test_a_ping_is_answered_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    execute = RecordReports.execute
+
+    def held(self: RecordReports, tx: Any) -> Any:
+        gate()
+        return execute(self, tx)
+
+    monkeypatch.setattr(RecordReports, "execute", held)
+    host = Host(tmp_path)
+    host.start()
+    try:
+        with opened(host, "in") as socket:
+            assert socket.ping().wait(PATIENCE), "nothing waits yet"
+            socket.send(json.dumps(event(str(uuid4()), "RUNNING")))
+            assert gate._reached.wait(PATIENCE)
+            pong = socket.ping()
+            assert not pong.wait(0.2)
+            gate.open()
+            assert pong.wait(PATIENCE)
+    finally:
+        gate.open()
+        host.stop()
+
+
+# --- Out ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def subscribed(host: Host, **wanted: Any) -> Iterator[ClientConnection]:
+    since = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    with opened(host, "out") as socket:
+        socket.send(json.dumps({"type": "filter", "filter": {"occurred": {"since": since}, **wanted}}))
+        yield socket
+
+
+def next_of(socket: ClientConnection, run_id: str) -> dict[str, Any]:
+    while (found := json.loads(socket.recv(PATIENCE))["event"])["resource"]["prefect.resource.id"][17:] != run_id:
+        pass
+    return found
+
+
+@pytest.mark.parametrize(
+    ("type_", "name"), [("COMPLETED", "Cached"), ("FAILED", "TimedOut"), ("CRASHED", "Crashed")]
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_whoever_asks_for_the_four_ends_hears_of_every_end(
+    host: Host, type_: str, name: str, before: bool
+) -> None:
+    run_id = str(uuid4())
+    end = event(run_id, type_, name)
+    if before:
+        report(host, end)
+    with subscribed(host, event={"name": ENDS, "prefix": None}) as socket:
+        if not before:
+            report(host, end)
+        found = next_of(socket, run_id)
+    assert (found["id"], found["event"]) == (end["id"], f"prefect.task-run.{name}")
+    assert found["payload"]["validated_state"]["type"] == type_
+
+
+def test_the_end_of_a_run_that_was_set_over_http_is_told(host: Host) -> None:
+    run_id = host.http.post("/api/task_runs/", json={"task_key": "k", "state": {"type": "PENDING"}}).json()["id"]
+    with subscribed(host, event={"name": ENDS}) as socket:
+        body = {"state": {"type": "COMPLETED", "data": {"a": 1}}, "force": True}
+        assert host.http.post(f"/api/task_runs/{run_id}/set_state", json=body).status_code == 201
+        assert next_of(socket, run_id)["payload"]["validated_state"]["data"] == {"a": 1}
+
+
+def test_other_names_are_taken_as_they_are(host: Host) -> None:
+    failed, completed = str(uuid4()), str(uuid4())
+    with subscribed(host, event={"name": ["prefect.task-run.Failed"]}) as socket:
+        report(host, event(completed, "COMPLETED"), event(failed, "FAILED"))
+        while (found := json.loads(socket.recv(PATIENCE))["event"])["event"] == "prefect.task-run.Failed":
+            if found["resource"]["prefect.resource.id"].endswith(failed):
+                return
+    raise AssertionError(found)
+
+
+def test_a_filter_that_is_not_looked_at_is_refused(host: Host) -> None:
+    with subscribed(host, text={"query": "x"}) as socket, pytest.raises(ConnectionClosed) as closed:
+        socket.recv(PATIENCE)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Filtering by text is not supported")
+
+
+# --- Who may come in ------------------------------------------------------------------------------------------
+
+
+def test_the_auth_string_is_the_token(tmp_path: Path) -> None:
+    host = Host(tmp_path, TOKEN)
+    host.start()
+    try:
+        with opened(host, "in", TOKEN):
+            pass
+        for token, reason in ((None, "Auth required but no token provided"), ("wrong", "Invalid token")):
+            with dialled(host, "out", token) as socket, pytest.raises(ConnectionClosed) as closed:
+                socket.recv(PATIENCE)
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, reason)
+        for shown, status in ((TOKEN, 200), ("wrong", 401)):
+            basic = {"Authorization": f"Basic {b64encode(shown.encode()).decode()}"}
+            assert host.http.get("/api/admin/storage", headers=basic).status_code == status
+        assert host.http.get("/api/admin/storage", headers={"Authorization": "Basic ?"}).status_code == 401
+    finally:
+        host.stop()
