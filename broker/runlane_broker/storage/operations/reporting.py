@@ -18,7 +18,7 @@ from ...orchestration.facts import Lease as HeldBy
 from ...orchestration.policies import REPORTED_TASK
 from ...orchestration.runs import Bookkeeping, Retries, Run, RunKind
 from ..queries import transitions as qt
-from ..records import PREFECT, Change, NewRunRecord, Surface
+from ..records import PREFECT, WAITS_FOR_RUNS, Change, NewRunRecord, Surface
 from ..tables import TASK_RUN
 from ..transaction import Transaction
 from .base import Operation
@@ -151,6 +151,6 @@ def _counts(row: RunRow, proposed: Proposed, at: int, *, from_holder: bool) -> b
     if from_holder:
         now, then = _PROGRESS.get(proposed.type), _PROGRESS.get(StateType(row.state_type))
         return now is not None and then is not None and now >= then
-    if row.session_id is not None or row.is_queued:
+    if row.session_id is not None or row.is_queued or row.withheld == WAITS_FOR_RUNS:
         return False  # somebody else executes it, or will
     return at > row.state_timestamp
