@@ -57,12 +57,14 @@ class Listener:
 
 
 class Worker(Listener):
-    """A `SessionPort`, with what its worker would know and say."""
+    """A `SessionPort`, with what its worker would know and say. A key with a slash is a work queue's name."""
 
     def __init__(self, core: Core, *keys: str, limit: int = 1) -> None:
         super().__init__()
         self.core = core
-        self.keys = keys or ("k",)
+        names = keys or ("k",)
+        self.keys = tuple(name for name in names if "/" not in name)
+        self.queues = tuple(name for name in names if "/" in name)
         self.limit = limit
         self.session: Session | None = None
         self.answer: m.Subscribed | None = None
@@ -96,7 +98,7 @@ class Worker(Listener):
     def subscribe(self, earlier: Worker | None = None, running: Sequence[tuple[str, int]] = ()) -> None:
         """Subscribe, or resume the session of an earlier connection."""
         held = tuple(m.HeldRun(id=run_id, attempt=attempt) for run_id, attempt in running)
-        frame = m.Subscribe(client_id="worker", keys=self.keys, limit=self.limit, running=held)
+        frame = m.Subscribe(client_id="worker", keys=self.keys, queues=self.queues, limit=self.limit, running=held)
         if earlier is not None and earlier.answer is not None:
             token = earlier.answer.resume_token
             frame = msgspec.structs.replace(frame, session=earlier.answer.session, resume_token=token)

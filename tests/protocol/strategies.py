@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import inspect as mi
 
 from runlane.protocol.ids import ID_PATTERN
+from runlane.protocol.messages import Subscribe
 
 _JSON = st.recursive(
     st.none()
@@ -32,7 +33,10 @@ def structs(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     assert isinstance(info, mi.StructType)
     required = {f.name: _of(f.type) for f in info.fields if f.required}
     optional = {f.name: _of(f.type) for f in info.fields if not f.required}
-    return st.fixed_dictionaries(required, optional=optional).map(lambda fields: kind(**fields))
+    fields = st.fixed_dictionaries(required, optional=optional)
+    if kind is Subscribe:
+        fields = fields.filter(lambda given: bool(given.get("keys") or given.get("queues")))
+    return fields.map(lambda fields: kind(**fields))
 
 
 def _of(info: mi.Type) -> st.SearchStrategy[Any]:

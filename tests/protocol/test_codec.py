@@ -15,7 +15,7 @@ from runlane.protocol import messages as m
 from runlane.protocol.closing import CloseCode
 from runlane.protocol.codec import FrameDecoder
 from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
-from runlane.protocol.limits import MAX_BAD_FRAMES, MAX_KEYS, MAX_MESSAGE_BYTES
+from runlane.protocol.limits import MAX_BAD_FRAMES, MAX_KEYS, MAX_MESSAGE_BYTES, MAX_QUEUES
 from tests.support import DEEP
 
 from .page import DECODERS, UNIONS, examples
@@ -231,7 +231,13 @@ def test_what_is_no_message_ends_the_conversation(decoder: FrameDecoder[Any], te
         (started(at="yesterday"), FRAME, "started", "at"),
         (subscribe(limit=1001), FRAME, "subscribe", "limit"),
         (subscribe(keys=[]), FRAME, "subscribe", "keys"),
+        (subscribe(keys=[], queues=[]), FRAME, "subscribe", "keys"),
         (subscribe(keys=["a"] * (MAX_KEYS + 1)), FRAME, "subscribe", "keys"),
+        (subscribe(queues=["p/q"] * (MAX_QUEUES + 1)), FRAME, "subscribe", "queues"),
+        (subscribe(queues=["p/q", "q"]), FRAME, "subscribe", "queues[1]"),
+        (subscribe(queues=["p/q/r"]), FRAME, "subscribe", "queues[0]"),
+        (subscribe(queues=["p/"]), FRAME, "subscribe", "queues[0]"),
+        (subscribe(queues="p/q"), FRAME, "subscribe", "queues"),
         (subscribe(client_id=""), FRAME, "subscribe", "client_id"),
         (subscribe(client_id="x" * 201), FRAME, "subscribe", "client_id"),
         (finished(state={"type": "RUNNING"}), FRAME, "finished", "state.type"),

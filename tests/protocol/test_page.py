@@ -86,6 +86,7 @@ def test_limits_are_those_in_the_code() -> None:
         limits.MAX_PAYLOAD_BYTES,
         limits.MAX_DEPTH,
         limits.MAX_KEYS,
+        limits.MAX_QUEUES,
         limits.MAX_LIMIT,
         limits.MAX_RUNS_PER_SUBMIT,
         limits.MAX_HEADERS_BYTES,

@@ -86,7 +86,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "report-forgotten",
         "a repeated report is answered as somebody else's",
         "storage/operations/leasing.py",
-        "    return tx.row(q.find_report, lease) is not None",
+        "    return any(tx.row(statements.find_report, lease) is not None for statements in q.ALL_LEASES)",
         "    return False",
     ),
     _one(

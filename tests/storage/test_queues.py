@@ -459,7 +459,9 @@ class MayStart(Operation[str | None]):
     ("queue_limit", "pool_limit", "reason"),
     [
         (None, None, None),
-        (2, 3, None),
+        (3, 4, None),
+        (2, None, "work queue 'a' has 2"),
+        (None, 3, "work pool 'default-agent-pool' has 3"),
         (1, None, "work queue 'a' has 1"),
         (None, 2, "work pool 'default-agent-pool' has 2"),
         (0, 0, "work queue 'a' has 0"),

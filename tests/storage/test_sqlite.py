@@ -19,6 +19,7 @@ from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.leasing import FinishRun
 from runlane_broker.storage.operations.sessions import BeatBroker, StartBroker
+from runlane_broker.storage.queries.queues import first_scheduled
 from runlane_broker.storage.records import SCHEDULED_LANE, Created, Creation, QueuedRecord, Refill, Verdict
 from runlane_broker.storage.sqlite import BUSY_AGAIN_SECONDS, BUSY_SECONDS, SqliteExecutor, connect
 from runlane_broker.storage.store import Store
@@ -413,14 +414,19 @@ def test_a_refill_behind_many_future_runs_of_higher_priorities_reads_none_of_the
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (q.read_session_leases, "ix_task_run_session"),
+        (q.TASK_LEASES.read_of_session, "ix_task_run_session"),
         (q.read_idempotent, "uq_task_run_idempotency"),
-        (q.find_report, "ix_task_run_state_run"),
-        (q.read_lease, "PRIMARY KEY"),
-        (q.lease_run, "PRIMARY KEY"),
+        (q.TASK_LEASES.find_report, "ix_task_run_state_run"),
+        (q.TASK_LEASES.read, "PRIMARY KEY"),
+        (q.TASK_LEASES.lease, "PRIMARY KEY"),
         (q.expire_run, "PRIMARY KEY"),
-        (q.start_run, "PRIMARY KEY"),
-        (q.end_lease, "PRIMARY KEY"),
+        (q.TASK_LEASES.start, "PRIMARY KEY"),
+        (q.TASK_LEASES.end, "PRIMARY KEY"),
+        (q.FLOW_LEASES.find_report, "ix_flow_run_state_run"),
+        (q.FLOW_LEASES.lease, "PRIMARY KEY"),
+        (q.FLOW_LEASES.start, "PRIMARY KEY"),
+        (q.FLOW_LEASES.end, "PRIMARY KEY"),
+        (first_scheduled, "ix_flow_run_queued"),
         (q.write_outcome, "PRIMARY KEY"),
         (q.holds_session, "PRIMARY KEY"),
     ],

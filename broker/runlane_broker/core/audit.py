@@ -27,7 +27,8 @@ from .differences import Comparison, Difference, Kind
 from .dispatching import RETRY_SECONDS, Dispatching
 from .registry import Registry
 from .sessions import Sessions
-from .transitions import Transitions, resolve
+from .transitions import Transitions
+from .writing import resolve
 
 logger = logging.getLogger("runlane.audit")
 

@@ -54,7 +54,10 @@ class Core:
         self.waiting = Waiting(store, dispatching)
         self.hub.listen(self.waiting.finished)
         self.submissions = Submissions(clock, store, dispatcher, dispatching, self.waiting)
-        self.sessions = Sessions(broker_id, settings, clock, store, dispatcher, dispatching, self.registry)
+        self.queues = Queues(store, dispatcher, dispatching)
+        self.sessions = Sessions(
+            broker_id, settings, clock, store, dispatcher, dispatching, self.registry, self.queues.tell
+        )
         self.taking = Taking(broker_id, clock, store, dispatcher, dispatching, self.registry, self.sessions)
         self.reports = Reports(clock, dispatcher, dispatching, self.hub)
         self.transitions = Transitions(store, dispatcher, dispatching, self.hub, self.registry, self.submissions)
@@ -65,7 +68,6 @@ class Core:
         self.flows = Flows(store, self.transitions)
         self.tag_limits = TagLimits(store)
         self.keeping = Keeping(store)
-        self.queues = Queues(store)
         self.services = ServiceBoard()
         self.services.add(dispatching.due.state)
         own = settings.services

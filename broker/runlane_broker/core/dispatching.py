@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,12 +17,23 @@ from runlane.protocol.closing import CloseCode
 from runlane.protocol.messages import PushedRun
 
 from ..clock import Clock
-from ..dispatch import Dispatcher, QueuedRun, RefillTicket, Reservation
+from ..dispatch import Dispatcher, PoolSettings, QueuedRun, QueueSettings, RefillTicket, Reservation
 from ..errors import StoreUnavailable
 from ..storage.operations.base import Operation
 from ..storage.operations.leasing import LeaseRuns, Release, ReleaseRuns
-from ..storage.records import PREFECT, FinalRun, Freed, Holder, LeasedRun, QueuedRecord, Refusal
+from ..storage.queue_records import ServedPool, is_queue_key, split_queue_key
+from ..storage.records import (
+    PREFECT,
+    FinalRun,
+    Freed,
+    Holder,
+    LeasedRun,
+    PushedFlow,
+    QueuedRecord,
+    Refusal,
+)
 from ..storage.store import Store
+from ..storage.tables import FLOW_RUN, TASK_RUN
 from .due import DueClock
 from .hub import Hub
 from .registry import Held, Registry
@@ -104,17 +115,36 @@ class Dispatching:
         if run.due <= self._clock.now():
             self._dispatcher.enqueue(queued_run(run))
             self.wake()
-            if not self._dispatcher.has_demand(run.task_key):
+            if not self._dispatcher.has_demand(run.task_key) and not is_queue_key(run.task_key):
                 self._unserved.note(run.task_key)
         elif self._dispatcher.has_demand(run.task_key):
             self._due.note(run.task_key, run.due)
 
+    def free_slot(self, key: str) -> None:
+        """A run takes its slot no more: whoever waits for one of its work queue, or of the pool, may go on."""
+        if is_queue_key(key):
+            self._dispatcher.free_slot(split_queue_key(key)[0], key)
+            self.wake()
+
+    def set_pool(self, pool: ServedPool) -> None:
+        """A pool or one of its queues has changed."""
+        self._dispatcher.set_pool(pool_settings(pool))
+        self.wake()
+
+    def claimed(self, key: str, run_id: str, until: int) -> None:
+        """Somebody who polls has claimed a run of a work queue: it is nobody else's until then."""
+        self._dispatcher.remove(key, run_id)
+        if self._dispatcher.has_demand(key):
+            self._due.note(key, until)
+
     def freed(self, freed: Freed) -> None:
         """Runs lost their lease: queue them again, tell the watchers of those that ended."""
         for run in freed.queued:
+            self.free_slot(run.task_key)
             self._hub.forget_progress(run.id)
             self.queue(run)
         for run in freed.final:
+            self.free_slot(run.task_key)
             self._hub.finished(run)
 
     def persist(self, operation: Operation[Any], done: Callable[[Any], None]) -> None:
@@ -152,12 +182,14 @@ class Dispatching:
 
     def _cycle(self) -> None:
         self._cycle_handle = None
-        by_session: dict[tuple[str, int], list[Reservation]] = {}
+        by_session: dict[tuple[str, int, bool], list[Reservation]] = {}
         for reservation in self._dispatcher.assign():
-            by_session.setdefault((reservation.session_id, reservation.epoch), []).append(reservation)
-        for (session_id, epoch), reservations in by_session.items():
+            whose = reservation.session_id, reservation.epoch, is_queue_key(reservation.run.task_key)
+            by_session.setdefault(whose, []).append(reservation)
+        for (session_id, epoch, of_queues), reservations in by_session.items():
             run_ids = tuple(reservation.run.id for reservation in reservations)
-            lease = LeaseRuns(self.holder(session_id, epoch), run_ids)
+            kind = FLOW_RUN if of_queues else TASK_RUN
+            lease = LeaseRuns(self.holder(session_id, epoch), run_ids, kind)
             self._store.submit(lease, partial(self._leased, reservations))
         for key, ticket, limit in self._dispatcher.refills_wanted():
             self._spawn(self._refill(key, ticket, limit))
@@ -183,11 +215,16 @@ class Dispatching:
         self.wake()
 
     def _not_leased(self, reservation: Reservation, outcome: FinalRun | Refusal) -> None:
-        self._dispatcher.abort(reservation, requeue=outcome in (Refusal.SESSION_MOVED, Refusal.LATER))
+        key = reservation.run.task_key
+        self._dispatcher.abort(reservation, requeue=outcome in _STAYS_QUEUED)
         if isinstance(outcome, FinalRun):
             self._hub.finished(outcome)
         elif outcome is Refusal.TAKEN:
-            self._dispatcher.mark_due(reservation.run.task_key)  # it may wait for another time now
+            self._dispatcher.mark_due(key)  # it may wait for another time now
+        elif outcome is Refusal.QUEUE_CLOSED:
+            self._dispatcher.shut_queue(key)
+        elif outcome is Refusal.POOL_CLOSED:
+            self._dispatcher.shut_pool(key)
         elif outcome is Refusal.SESSION_MOVED:
             self._dispatcher.disconnect(reservation.session_id, reservation.epoch)
             session = self._registry.get(reservation.session_id)
@@ -231,12 +268,24 @@ class Dispatching:
         self.wake()
 
 
+#: Refusals that are not about the run itself.
+_STAYS_QUEUED: Final = frozenset({Refusal.SESSION_MOVED, Refusal.LATER, Refusal.QUEUE_CLOSED, Refusal.POOL_CLOSED})
+
+
+def pool_settings(pool: ServedPool) -> PoolSettings:
+    """Return a work pool as the dispatcher wants it."""
+    queues = (QueueSettings(queue.key, queue.place, queue.is_paused, queue.limit) for queue in pool.queues)
+    return PoolSettings(pool.id, tuple(queues), pool.is_paused, pool.limit)
+
+
 def queued_run(run: QueuedRecord) -> QueuedRun:
     """Return a waiting run as the dispatcher wants it."""
     return QueuedRun(run.id, run.task_key, run.priority, run.lane, run.due)
 
 
 def _pushed(run: LeasedRun, now: int) -> PushedRun:
+    if run.flow is not None:
+        return _pushed_flow_run(run, run.flow)
     return PushedRun(
         id=run.id,
         attempt=run.attempt,
@@ -245,6 +294,21 @@ def _pushed(run: LeasedRun, now: int) -> PushedRun:
         timeout=run.timeout,
         expires_in=None if run.expires is None else max(run.expires - now, 0) / 1_000_000,
         headers=run.headers,
+    )
+
+
+def _pushed_flow_run(run: LeasedRun, flow: PushedFlow) -> PushedRun:
+    return PushedRun(
+        id=run.id,
+        attempt=run.attempt,
+        kind="flow",
+        parameters=msgspec.Raw(run.parameters),
+        name=flow.run_name,
+        flow_id=flow.id,
+        flow_name=flow.name,
+        deployment_id=flow.deployment_id,
+        work_queue=flow.work_queue,
+        tags=flow.tags,
     )
 
 
@@ -260,6 +324,8 @@ def _chunks(runs: Iterable[LeasedRun]) -> Iterator[list[LeasedRun]]:
         needed = len(run.parameters) + 512
         if run.headers:
             needed += len(msgspec.json.encode(run.headers))
+        if run.flow is not None:
+            needed += len(msgspec.json.encode(run.flow))
         if chunk and size + needed > _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0

@@ -9,7 +9,8 @@ from ..clock import MICROS_PER_SECOND, Clock
 from ..storage.operations.expiry import BATCH, ExpireRuns
 from ..storage.records import Change, FinalRun
 from ..storage.store import Store
-from .transitions import Transitions, resolve
+from .transitions import Transitions
+from .writing import resolve
 
 
 class Expiry:

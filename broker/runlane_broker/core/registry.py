@@ -11,7 +11,10 @@ from .ports import SessionPort, Taker
 
 @dataclass(slots=True)
 class Held:
-    """A run that was pushed to a session. `since` is the monotonic time of the push."""
+    """A run that was pushed to a session. `since` is the monotonic time of the push.
+
+    Of a flow run, `task_key` is its work queue's key.
+    """
 
     attempt: int
     task_key: str
@@ -29,6 +32,7 @@ class Session:
     port: SessionPort | None = None
     held: dict[str, Held] = field(default_factory=dict[str, Held])
     task_keys: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
     since: Micros = 0
     last_seen: float = 0.0
     grace_until: float | None = None

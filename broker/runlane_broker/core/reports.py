@@ -81,8 +81,10 @@ class Reports:
             else:
                 session.port.recorded(frame.id, frame.attempt, gone=outcome.verdict is Verdict.GONE)
         if outcome.final is not None:
+            self._dispatching.free_slot(outcome.final.task_key)
             self._hub.finished(outcome.final)
         if outcome.queued is not None:
+            self._dispatching.free_slot(outcome.queued.task_key)
             self._hub.forget_progress(frame.id)
             self._dispatching.queue(outcome.queued)
 

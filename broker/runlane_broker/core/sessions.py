@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,10 @@ from ..errors import StoreUnavailable
 from ..settings import Settings
 from ..storage.operations.leasing import Release, ReleaseRuns
 from ..storage.operations.sessions import EndSession, OpenSession, ResumeSession, hash_token
+from ..storage.queue_records import QueueChange, Served
 from ..storage.records import Freed, Resumption, SessionRecord
 from ..storage.store import Store
-from .dispatching import Dispatching
+from .dispatching import Dispatching, pool_settings
 from .ports import CANCEL_GRACE_SECONDS, SessionPort
 from .registry import Held, Registry, Session
 
@@ -42,6 +43,7 @@ class Sessions:
         dispatcher: Dispatcher,
         dispatching: Dispatching,
         registry: Registry,
+        queue_changes: Callable[[Iterable[QueueChange]], None],
     ) -> None:
         self._broker_id = broker_id
         self._settings = settings
@@ -50,6 +52,7 @@ class Sessions:
         self._dispatcher = dispatcher
         self._dispatching = dispatching
         self._registry = registry
+        self._queue_changes = queue_changes
 
     # Opening -------------------------------------------------------------------------------------------------
 
@@ -57,18 +60,19 @@ class Sessions:
         """Open a session, or take up the one that the frame names.
 
         `opened` sends its `Subscribed` before it returns: runs are pushed right after. A session that cannot be
-        resumed (unknown, ended, wrong token) is replaced by a new one, and all it held is lost.
+        resumed (unknown, ended, wrong token) is replaced by a new one, and all it held is lost. A work queue that
+        is not there is refused (`Refused`), and nothing is opened.
         """
         if frame.session is None or frame.resume_token is None:
             self._open(port, frame, opened)
             return
         running = tuple((run.id, run.attempt) for run in frame.running)
-        operation = ResumeSession(frame.session, self._broker_id, frame.resume_token, running)
+        operation = ResumeSession(frame.session, self._broker_id, frame.resume_token, running, frame.queues)
         self._store.submit(operation, partial(self._resumed, port, frame, frame.resume_token, opened))
 
     def _open(self, port: SessionPort, frame: Subscribe, opened: Opened) -> None:
         token = secrets.token_urlsafe(16)
-        operation = OpenSession(uuid7(), self._broker_id, frame.client_id, hash_token(token))
+        operation = OpenSession(uuid7(), self._broker_id, frame.client_id, hash_token(token), queues=frame.queues)
         answer = Subscribed(session=operation.session_id, resume_token=token, lost=frame.running)
         session = Session(operation.session_id, 1, frame.client_id)
         self._store.submit(operation, partial(self._opened, port, frame, session, answer, opened))
@@ -85,8 +89,9 @@ class Sessions:
         if isinstance(outcome, Exception):
             opened(None, outcome)
             return
-        logger.info("worker %s subscribed; limit %d, keys: %d", session.client_id, frame.limit, len(frame.keys))
-        self._connect(port, frame, session, answer, opened)
+        served = len(frame.keys) + len(frame.queues)
+        logger.info("worker %s subscribed; limit %d, keys: %d", session.client_id, frame.limit, served)
+        self._connect(port, frame, session, answer, outcome, opened)
 
     def _resumed(self, port: SessionPort, frame: Subscribe, token: str, opened: Opened, outcome: Any) -> None:
         if isinstance(outcome, Exception):
@@ -115,7 +120,7 @@ class Sessions:
             len(answer.lost),
             len(resumption.freed.queued),
         )
-        self._connect(port, frame, session, answer, opened)
+        self._connect(port, frame, session, answer, resumption.served, opened)
         for run in resumption.held:
             if run.cancelling and session.port is not None:  # it may have been told, or not have heard it
                 session.port.cancel(run.id, run.attempt, CANCEL_GRACE_SECONDS)
@@ -129,15 +134,24 @@ class Sessions:
             port.close(CloseCode.SUPERSEDED, "this session was resumed on another connection")
 
     def _connect(
-        self, port: SessionPort, frame: Subscribe, session: Session, answer: Subscribed, opened: Opened
+        self,
+        port: SessionPort,
+        frame: Subscribe,
+        session: Session,
+        answer: Subscribed,
+        served: Served,
+        opened: Opened,
     ) -> None:
         session.port = port
         session.last_seen = self._clock.monotonic()
         session.since = self._clock.now()
         session.task_keys = tuple(sorted(set(frame.keys)))
+        session.queues = tuple(sorted(set(frame.queues)))
         self._registry.add(session)
         held = [(run_id, run.task_key) for run_id, run in session.held.items()]
-        self._dispatcher.subscribe(session.id, session.epoch, frame.keys, frame.limit, held)
+        keys, pools = (*frame.keys, *served.keys), map(pool_settings, served.pools)
+        self._dispatcher.subscribe(session.id, session.epoch, keys, frame.limit, held, pools)
+        self._queue_changes(served.changes)
         opened(session, answer)  # may find its connection gone, and disconnect what is subscribed
         self._dispatching.wake()
 

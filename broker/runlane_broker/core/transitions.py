@@ -26,6 +26,7 @@ from .hub import Hub
 from .ports import CANCEL_GRACE_SECONDS
 from .registry import Registry, Session
 from .submit import Submissions
+from .writing import resolve, write
 
 T = TypeVar("T")
 
@@ -59,8 +60,12 @@ class Transitions:
         return await future
 
     async def create_flow_run(self, run: NewFlowRun) -> Created:
-        """Create a flow run."""
-        return await self._store.run(CreateFlowRun(run))
+        """Create a flow run. If it waits in a work queue it is pushed to who serves that."""
+        return await write(self._store, CreateFlowRun(run), self._created)
+
+    def _created(self, created: Created) -> None:
+        if created.queued is not None:
+            self._dispatching.queue(created.queued)
 
     async def set_state(
         self, kind: RunKind, run_id: str, proposed: Proposed, *, force: bool = False
@@ -85,7 +90,7 @@ class Transitions:
 
     async def record(self, operation: RecordReports) -> Recorded:
         """Record what a client has reported."""
-        return await self._write(operation, lambda recorded: recorded.changes)
+        return await self.write(operation, lambda recorded: recorded.changes)
 
     def settle(self, changes: Iterable[Change]) -> None:
         """Carry out what committed changes mean for the rest of the broker."""
@@ -96,6 +101,8 @@ class Transitions:
     def _settle(self, change: Change) -> None:
         if change.unqueued:
             self._dispatcher.remove(change.task_key, change.run_id)
+        if change.frees_slot:
+            self._dispatching.free_slot(change.task_key)
         if change.to_stop is not None:
             self._stop(change.run_id, change.to_stop)
         if change.ended is not None:
@@ -136,9 +143,7 @@ class Transitions:
 
     async def write(self, operation: Operation[T], changes: Callable[[T], Iterable[Change]]) -> T:
         """Write; carry out the changes that `changes` finds in the outcome; return it."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.submit(operation, changes, lambda outcome: resolve(future, outcome))
-        return await future
+        return await write(self._store, operation, lambda outcome: self.settle(changes(outcome)))
 
     def submit(
         self, operation: Operation[T], changes: Callable[[T], Iterable[Change]], done: Callable[[Any], None]
@@ -157,13 +162,3 @@ class Transitions:
 
 def _change_of(outcome: TransitionOutcome | None) -> tuple[Change, ...]:
     return () if outcome is None or outcome.change is None else (outcome.change,)
-
-
-def resolve(future: asyncio.Future[Any], outcome: Any) -> None:
-    """Answer who waits, if anybody still does: what is committed is committed."""
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

@@ -9,6 +9,7 @@ from heapq import heapify, heappop, heapreplace
 from .group import Group, Session
 from .multiqueue import MultiQueue
 from .places import Place, PlaceKind, Places, Reservation
+from .pools import Pool, PoolSettings, ServedPools
 from .queue import DEFAULT_WINDOW_SIZE, RefillTicket, TaskQueue
 from .runs import QueuedRun
 
@@ -24,8 +25,8 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_arriving", "_groups", "_groups_of", "_low", "_news", "_places", "_queues", "_ready", "_sessions",
-        "_tick", "_window_size", "_window_sizes",
+        "_arriving", "_groups", "_groups_of", "_low", "_news", "_places", "_pools", "_queues", "_ready",
+        "_sessions", "_tick", "_window_size", "_window_sizes",
     )  # fmt: skip
 
     def __init__(
@@ -37,6 +38,7 @@ class Dispatcher:
         self._queues: dict[str, TaskQueue] = {}
         self._groups: dict[frozenset[str], Group] = {}
         self._groups_of: dict[str, dict[Group, None]] = {}
+        self._pools = ServedPools()
         self._places = Places()
         # Submits in the writer that were not handed off, by key; outlives the key's queue.
         self._arriving: dict[str, int] = {}
@@ -74,17 +76,21 @@ class Dispatcher:
         keys: Iterable[str],
         limit: int,
         in_flight: Iterable[tuple[str, str]] = (),
+        pools: Iterable[PoolSettings] = (),
     ) -> None:
         """Let a connected session serve `keys` with at most `limit` runs; it has `in_flight` (id, key).
 
-        A session of that id at a lower epoch is replaced: what it held and is not in `in_flight` is
-        forgotten, and its reservations are orphans, which `confirm` refuses. Raises `ValueError` if its epoch
-        is not lower.
+        `pools` are those of which `keys` has queues. A session of that id at a lower epoch is replaced: what
+        it held and is not in `in_flight` is forgotten, and its reservations are orphans, which `confirm`
+        refuses. Raises `ValueError` if its epoch is not lower.
         """
         earlier = self._sessions.get(session_id)
         if earlier is not None and earlier.epoch >= epoch:
             raise ValueError(f"session {session_id} is at epoch {earlier.epoch}, not before {epoch}")
-        session = Session(session_id, epoch, self._group(frozenset(keys)), limit, self._next_tick())
+        served = frozenset(keys)
+        for settings in pools:
+            self._reopen(self._pools.serve(settings, served))
+        session = Session(session_id, epoch, self._group(served), limit, self._next_tick())
         session.group.join(session)  # before the earlier one leaves, so that the windows stay
         if earlier is not None:
             session.served = earlier.served
@@ -103,9 +109,10 @@ class Dispatcher:
         keys: Iterable[str],
         limit: int,
         in_flight: Iterable[tuple[str, str]] = (),
+        pools: Iterable[PoolSettings] = (),
     ) -> None:
         """Let a session come back at a higher epoch: the same as `subscribe`."""
-        self.subscribe(session_id, epoch, keys, limit, in_flight)
+        self.subscribe(session_id, epoch, keys, limit, in_flight, pools)
 
     def set_limit(self, session_id: str, limit: int) -> None:
         """Change how many runs a session may hold; 0 pauses it. Nothing is taken away. Unknown: ignored."""
@@ -140,6 +147,43 @@ class Dispatcher:
         held = list(session.in_flight)
         self._drop(session)
         return held
+
+    # Pools
+
+    def set_pool(self, settings: PoolSettings) -> None:
+        """Take notice of a pool that has changed, or one of its queues. One that nobody serves is ignored."""
+        pool = self._pools.get(settings.id)
+        if pool is not None:
+            pool.set(settings)
+            self._reopen(pool)
+
+    def free_slot(self, pool_id: str, key: str) -> None:
+        """Note that a run of a work queue takes its slot no more, whoever held it: its end is committed."""
+        pool = self._pools.get(pool_id)
+        if pool is not None:
+            self._give_back(pool, key)
+
+    def shut_queue(self, key: str) -> None:
+        """Note that the database leases no more of a work queue's runs, until a slot of it is free."""
+        pool = self._pools.of(key)
+        if pool is not None:
+            pool.gates(key)[0].shut()
+
+    def shut_pool(self, key: str) -> None:
+        """Note the same of the whole pool of a work queue."""
+        pool = self._pools.of(key)
+        if pool is not None:
+            pool.gate.shut()
+
+    @property
+    def served_queues(self) -> Collection[str]:
+        """The keys of the work queues that some session serves."""
+        return tuple(self._pools.by_key)
+
+    @property
+    def served_pools(self) -> Collection[str]:
+        """The ids of the pools of which some session serves a queue."""
+        return self._pools.ids
 
     # Runs
 
@@ -250,6 +294,8 @@ class Dispatcher:
             session.reserved -= 1
             self._offer(session)
         self._leave(run.id, run.task_key)
+        if (pool := self._pools.of(run.task_key)) is not None:
+            self._give_back(pool, run.task_key)
         if reservation.handed_off and not requeue:
             self.mark_due(run.task_key)
 
@@ -398,7 +444,7 @@ class Dispatcher:
         for key in sorted(keys - self._queues.keys()):
             self._queues[key] = TaskQueue(key, self._window_sizes.get(key, self._window_size))
             self._groups_of[key] = {}
-        group = self._groups[keys] = Group(MultiQueue(keys, self._queues))
+        group = self._groups[keys] = Group(MultiQueue(keys, self._queues, self._pools.by_key))
         for key in keys:
             self._groups_of[key][group] = None
         return group
@@ -419,12 +465,15 @@ class Dispatcher:
                 del self._groups_of[key]
                 del self._queues[key]
                 self._low.pop(key, None)
+                self._pools.leave(key)
 
     # Runs, inside
 
     def _reserve(self, run: QueuedRun, session: Session, *, handed_off: bool = False) -> Reservation:
         reservation = Reservation(run, session.id, session.epoch, handed_off)
         self._places.reserve(reservation)
+        if (pool := self._pools.of(run.task_key)) is not None:
+            pool.take(run.task_key)
         session.reserved += 1
         session.served = self._next_tick()
         session.group.offer(session)
@@ -458,14 +507,29 @@ class Dispatcher:
         if added is not None:
             self.enqueue(added)
 
+    # Pools, inside
+
+    def _give_back(self, pool: Pool, key: str) -> None:
+        pool.give_back(key)
+        self._reopen(pool)
+
+    def _reopen(self, pool: Pool) -> None:
+        """Wake those who wait for a pool that may have something to give again."""
+        for key in pool.keys:
+            if self._queues.get(key):
+                self._activate(key)
+
+    def _activate(self, key: str) -> None:
+        for group in self._groups_of[key]:
+            group.queue.activate(key)
+            self._ready[group] = None
+
     # Queues, inside
 
     def _after_change(self, queue: TaskQueue, *, was_empty: bool) -> None:
         """Wake those who wait for a key that has become non-empty."""
         if was_empty and queue:
-            for group in self._groups_of[queue.key]:
-                group.queue.activate(queue.key)
-                self._ready[group] = None
+            self._activate(queue.key)
         self._watch_level(queue)
 
     def _watch_level(self, queue: TaskQueue) -> None:

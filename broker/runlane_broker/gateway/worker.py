@@ -15,6 +15,7 @@ from runlane.protocol.limits import MAX_LIMIT
 from ..access import Access
 from ..core.core import Core
 from ..core.registry import Session
+from ..errors import Refused
 from .connection import Connection, logger
 
 
@@ -51,6 +52,10 @@ class WorkerConnection(Connection):
         self._core.sessions.subscribe(self, frame, self._opened)
 
     def _opened(self, session: Session | None, answer: m.Subscribed | Exception) -> None:
+        if isinstance(answer, Refused):
+            self.send(m.Error(code=answer.code, message=answer.message, frame="subscribe", field=answer.field))
+            self.close(CloseCode.PROTOCOL_VIOLATION, f"subscribe was refused: {answer.message}")
+            return
         if session is None or isinstance(answer, Exception):
             self.close(CloseCode.OVERLOADED, "the database cannot be written now")
             return

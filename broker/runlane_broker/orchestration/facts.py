@@ -54,6 +54,7 @@ SLOT_WAIT_SECONDS: Final = 10
 class Facts:
     """What the rules need to know from outside.
 
+    - `in_queue`: of a flow run, whether it is in a work queue;
     - `lease`: who holds the run, if anybody does; `from_holder`: it is known that the holder itself asks;
     - `flow`: the enclosing flow run, of a task run that has one;
     - `cached`: the COMPLETED state that stands under the proposed state's cache key, the newest that has not
@@ -68,4 +69,5 @@ class Facts:
     cached: Proposed | None = None
     limits: tuple[TagLimit, ...] = ()
     random: float = 0.0
+    in_queue: bool = False
     slot_wait_seconds: int = SLOT_WAIT_SECONDS

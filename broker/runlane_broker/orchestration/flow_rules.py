@@ -55,6 +55,16 @@ def _protect_end(t: Transition) -> Verdict:
 TERMINAL: Final = Rule("HandleFlowTerminalStateTransitions", ENDED, ANY, _protect_end)
 
 
+def _start_once(t: Transition) -> Verdict:
+    """Out of a work queue a run starts while it is SCHEDULED: who has polled it before it ended comes too late."""
+    if not t.facts.in_queue:
+        return t
+    return Abort(f"This run is in a {t.current.type} state and cannot transition to a PENDING state.")
+
+
+START_ONCE: Final = Rule("StartOutOfQueueOnce", ENDED, only(_S.PENDING), _start_once)
+
+
 def _only_to_cancelled(t: Transition) -> Verdict:
     """A run that is being cancelled ends CANCELLED."""
     return Reject("Cannot transition flows that are cancelling to a state other than Cancelled.")
@@ -88,8 +98,9 @@ BYPASS_CANCELLING: Final = Rule(
 
 
 def _retry(t: Transition) -> Verdict:
-    """A failure with retries left: REJECT -> SCHEDULED, for the process that runs the flow."""
-    failures = max(t.run.books.run_count - 1, 0)
+    """A failure with retries left: REJECT -> SCHEDULED, for the process that runs the flow, or its work queue."""
+    # What the broker has handed out may have been lost and started again: only failures count.
+    failures = t.run.books.failures if t.facts.lease else max(t.run.books.run_count - 1, 0)
     if failures >= t.run.retries.limit:
         return replace(t, effects=(*t.effects, SetRetryType(None)))
     delay = t.run.retries.delay(failures, t.facts.random)
@@ -98,7 +109,7 @@ def _retry(t: Transition) -> Verdict:
         deployment_concurrency_lease_id=t.current.details.deployment_concurrency_lease_id,
     )
     state = Proposed(_S.SCHEDULED, StateName.AWAITING_RETRY, t.proposed.message, t.proposed.data, details)
-    return Replace(state, "Retrying", (SetRetryType("in_process"),))
+    return Replace(state, "Retrying", (SetRetryType("reschedule" if t.facts.lease else "in_process"),))
 
 
 RETRY: Final = Rule("RetryFailedFlows", only(_S.RUNNING), only(_S.FAILED), _retry)

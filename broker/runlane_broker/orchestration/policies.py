@@ -14,6 +14,9 @@ from .runs import Run, RunKind
 #: What follows for task runs, whichever policy has let the state through.
 TASK_CONSEQUENCES: Final[tuple[Consequence, ...]] = (task.free_slots, task.settle_lease, task.dispatch)
 
+#: And for flow runs, which a session may hold, too.
+FLOW_CONSEQUENCES: Final[tuple[Consequence, ...]] = (task.settle_lease,)
+
 CORE_TASK: Final = Policy(
     "CoreTaskPolicy",
     (
@@ -63,6 +66,7 @@ CORE_FLOW: Final = Policy(
     "CoreFlowPolicy",
     (
         flow.PREVENT_DUPLICATE,
+        flow.START_ONCE,
         flow.TERMINAL,
         flow.PREVENT_RESULT_LOSS,
         flow.CANCELLING_TO_CANCELLED,
@@ -73,9 +77,12 @@ CORE_FLOW: Final = Policy(
         common.WAIT_FOR_SCHEDULED_TIME,
         flow.RETRY,
     ),
+    FLOW_CONSEQUENCES,
 )
 
-MINIMAL_FLOW: Final = Policy("MinimalFlowPolicy", (flow.PREVENT_RESULT_LOSS, flow.BYPASS_CANCELLING))
+MINIMAL_FLOW: Final = Policy(
+    "MinimalFlowPolicy", (flow.PREVENT_RESULT_LOSS, flow.BYPASS_CANCELLING), FLOW_CONSEQUENCES
+)
 
 #: For both kinds of runs: whoever marks a run late has found it SCHEDULED, but may come too late himself.
 MARK_LATE: Final = Policy("MarkLateRunsPolicy", (common.ONLY_SCHEDULED_LATE,))

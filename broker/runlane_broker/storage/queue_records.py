@@ -15,8 +15,27 @@ DEFAULT_POOL_TYPE: Final = "prefect-agent"
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_QUEUE_DESCRIPTION: Final = "The work pool's default queue."
 
+#: How the keys begin under which work queues are dispatched. For its space no task key looks like that.
+QUEUE_KEY: Final = "queue "
+
 #: For how long after a poll a queue counts as served, in microseconds.
 POLLED_RECENTLY: Final = 60_000_000
+
+
+def queue_key(pool_id: str, queue_id: str) -> str:
+    """Return the key under which a work queue's runs are dispatched, beside task keys."""
+    return f"{QUEUE_KEY}{pool_id} {queue_id}"
+
+
+def is_queue_key(key: str) -> bool:
+    """Say whether a key is a work queue's."""
+    return key.startswith(QUEUE_KEY)
+
+
+def split_queue_key(key: str) -> tuple[str, str]:
+    """Return the ids of pool and queue of a work queue's key; both are empty of a run that is in none."""
+    pool_id, _, queue_id = key.removeprefix(QUEUE_KEY).partition(" ")
+    return pool_id, queue_id
 
 
 class QueueStatus(StrEnum):
@@ -86,6 +105,35 @@ class QueueChange:
     queue_id: str
     before: QueueStatus
     after: QueueStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ServedQueue:
+    """A work queue as dispatch needs it: its key, and its place among those of its pool, 0 first."""
+
+    key: str
+    place: int
+    is_paused: bool
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPool:
+    """A work pool as dispatch needs it, with all its queues."""
+
+    id: str
+    is_paused: bool
+    limit: int | None
+    queues: tuple[ServedQueue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The work queues that a session serves: their keys, their pools, and whose status has changed by that."""
+
+    keys: tuple[str, ...] = ()
+    pools: tuple[ServedPool, ...] = ()
+    changes: tuple[QueueChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from runlane.protocol.states import StateType
 from ..orchestration.decisions import Proposed
 from ..orchestration.details import StateDetails
 from ..orchestration.inputs import upstream_runs
+from .queue_records import Served
 
 #: The dialect of a session whose worker is Prefect's.
 PREFECT: Final = "prefect"
@@ -145,18 +146,20 @@ class Creation(Enum):
 class Created:
     """The outcome for one new run; `id` is the existing run's where there is one. `waits_for`: runs, to end first.
 
-    `shown`: one that was leased, as it was before, where its holder's worker reads that.
+    `shown`: one that was leased, as it was before, where its holder's worker reads that. `queued` is given with a
+    new flow run that waits in a work queue.
     """
 
     id: str
     how: Creation
     shown: RunRecord | None = None
     waits_for: tuple[str, ...] = ()
+    queued: QueuedRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRecord:
-    """A run that waits, with all that its order needs."""
+    """A run that waits, with all that its order needs. Of a flow run, `task_key` is its work queue's key."""
 
     id: str
     task_key: str
@@ -166,8 +169,23 @@ class QueuedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PushedFlow:
+    """What the worker of a flow run has to know besides. `work_queue` is `pool/queue`."""
+
+    id: str
+    name: str
+    run_name: str
+    deployment_id: str | None
+    work_queue: str
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LeasedRun:
-    """A run just leased, with all that its worker needs. `shown`: as it was before, if the worker reads that."""
+    """A run just leased, with all that its worker needs. `shown`: as it was before, if the worker reads that.
+
+    `flow` is given with flow runs.
+    """
 
     id: str
     attempt: int
@@ -177,6 +195,7 @@ class LeasedRun:
     expires: int | None
     headers: dict[str, str]
     shown: RunRecord | None = None
+    flow: PushedFlow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +233,8 @@ class Refusal(Enum):
     TAKEN = auto()  # it is no longer SCHEDULED, or gone
     SESSION_MOVED = auto()  # the session is not this broker's at this epoch any more
     LATER = auto()  # enough parameters for one time: it stays queued
+    QUEUE_CLOSED = auto()  # its work queue is full or paused: it stays queued, until there is room
+    POOL_CLOSED = auto()  # its work pool is
 
 
 class Verdict(Enum):
@@ -265,7 +286,10 @@ class Change:
 
     - `unqueued`: it was SCHEDULED, and is not as it was: its window must forget it;
     - `queued`: it waits now; `final`: it has ended now, or is gone;
-    - `to_stop`: the lease whose holder shall stop; `ended`: the lease that is over; `kept`: the one that goes on.
+    - `to_stop`: the lease whose holder shall stop; `ended`: the lease that is over; `kept`: the one that goes on;
+    - `frees_slot`: it took a slot of its work queue and its pool, and does so no more.
+
+    `task_key` is the key of the window: of a flow run, that of its work queue (`queue_records.queue_key`).
     """
 
     run_id: str
@@ -276,6 +300,7 @@ class Change:
     ended: Lease | None = None
     to_stop: Lease | None = None
     kept: Lease | None = None
+    frees_slot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +340,7 @@ class Resumption:
     reported: tuple[str, ...]
     lost: tuple[tuple[str, int], ...]
     freed: Freed
+    served: Served = field(default_factory=Served)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ from ..clock import Clock
 from ..errors import StoreUnavailable
 from . import queries as q
 from .operations.base import Operation
-from .records import QueuedRecord, Refill
+from .queries import queues as qq
+from .queue_records import is_queue_key, split_queue_key
+from .records import SCHEDULED_LANE, QueuedRecord, Refill
 from .transaction import Params, Row
 
 #: "RLAN", in the file's header: tells a Runlane database from any other SQLite file.
@@ -286,12 +288,22 @@ class SqliteRefiller:
         self._connection: sqlite3.Connection | None = None  # made when first needed, on the thread that needs it
         self._compiler = Compiler()
 
-    def refill(self, task_key: str, now: int, limit: int) -> Refill:
+    def refill(self, key: str, now: int, limit: int) -> Refill:
         """Return a key's first dispatchable runs in order, and when its next one comes due."""
-        params = {"task_key": task_key, "now": now, "limit": limit}
+        if is_queue_key(key):
+            return self._refill_queue(key, now, limit)
+        params = {"task_key": key, "now": now, "limit": limit}
         rows = self._rows(q.first_due, params)
         due = self._rows(q.next_due, params)[0][0]
-        queued = tuple(QueuedRecord(run_id, task_key, *rest) for run_id, *rest in rows)
+        queued = tuple(QueuedRecord(run_id, key, *rest) for run_id, *rest in rows)
+        return Refill(queued, None if due >= q.NEVER else due)
+
+    def _refill_queue(self, key: str, now: int, limit: int) -> Refill:
+        _, queue_id = split_queue_key(key)
+        params = {"queue_id": queue_id, "after": -q.NEVER, "before": now, "now": now, "limit": limit}
+        rows = self._rows(qq.first_scheduled, params)
+        due = self._rows(qq.next_due, params)[0][0]
+        queued = tuple(QueuedRecord(run_id, key, 0, SCHEDULED_LANE, due) for run_id, due in rows)
         return Refill(queued, None if due >= q.NEVER else due)
 
     def _rows(self, query: q.Query, params: Params) -> list[Row]:

@@ -70,16 +70,17 @@ def add_state(
     session_id: str | None = None,
     details: str | None = None,
     data: bytes | None = None,
+    statements: q.LeaseStatements = q.TASK_LEASES,
 ) -> None:
     """Append a state to the history. `session_id` is given only where the session itself caused the state.
 
-    `details` and `data` are JSON, of states that were set over HTTP.
+    `details` are JSON, of states that were set over HTTP; so is `data`, of those and of what flow runs came to.
     """
     tx.later(
-        q.insert_state,
+        statements.insert_state,
         {
             "id": state_id,
-            "task_run_id": run_id,
+            "run_id": run_id,
             "type": type_.value,
             "name": name,
             "message": message,

@@ -12,6 +12,8 @@ MAX_PAYLOAD_BYTES: Final = 512 * 1024
 MAX_DEPTH: Final = 64
 #: Task keys of one subscription.
 MAX_KEYS: Final = 256
+#: Work queues of one subscription.
+MAX_QUEUES: Final = 64
 #: Runs that one session may hold at once.
 MAX_LIMIT: Final = 1000
 #: Runs in one `submit` frame: few enough that their answers fit into one message, whatever is wrong with them.

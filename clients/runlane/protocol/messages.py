@@ -13,7 +13,15 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Raw, Struct
 
 from .ids import ID_PATTERN
-from .limits import MAX_IDS, MAX_IDS_PER_CANCEL, MAX_KEYS, MAX_LIMIT, MAX_PRIORITY, MAX_RUNS_PER_SUBMIT
+from .limits import (
+    MAX_IDS,
+    MAX_IDS_PER_CANCEL,
+    MAX_KEYS,
+    MAX_LIMIT,
+    MAX_PRIORITY,
+    MAX_QUEUES,
+    MAX_RUNS_PER_SUBMIT,
+)
 from .payloads import ABSENT
 from .states import StateType
 
@@ -24,6 +32,8 @@ Id: TypeAlias = Annotated[str, Meta(pattern=ID_PATTERN)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 #: The stable name of a task: letters, digits and `. _ : < > / -`, at most 200.
 TaskKey: TypeAlias = Annotated[str, Meta(pattern=r"^[\w.:<>/-]{1,200}\Z")]
+#: A work queue: the name of its pool, a slash, and its own. Neither has a slash in it.
+QueueName: TypeAlias = Annotated[str, Meta(pattern=r"^[^/]{1,200}/[^/]{1,200}\Z")]
 Attempt: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 #: At most ten years: what is longer is a mistake, and would overflow elsewhere.
@@ -102,18 +112,23 @@ class HeldRun(Part, frozen=True):
 
 
 class Subscribe(Frame, frozen=True, tag="subscribe"):
-    """Asks for runs of these keys, at most `limit` at once.
+    """Asks for runs of these task keys and work queues (at least one of the two), at most `limit` at once.
 
     With `session` and `resume_token` it takes up an earlier session; `running` then lists every run still
     held: unstarted, running, or finished without a verdict.
     """
 
     client_id: Name
-    keys: Annotated[tuple[TaskKey, ...], Meta(min_length=1, max_length=MAX_KEYS)]
     limit: Limit
+    keys: Annotated[tuple[TaskKey, ...], Meta(max_length=MAX_KEYS)] = ()
+    queues: Annotated[tuple[QueueName, ...], Meta(max_length=MAX_QUEUES)] = ()
     session: Id | None = None
     resume_token: Annotated[str, Meta(max_length=100)] | None = None
     running: Annotated[tuple[HeldRun, ...], Meta(max_length=2 * MAX_LIMIT)] = ()
+
+    def __post_init__(self) -> None:
+        if not self.keys and not self.queues:
+            raise ValueError("Expected `keys` or `queues`, neither is given - at `$.keys`")
 
 
 class Started(Frame, frozen=True, tag="started"):
@@ -195,16 +210,25 @@ class Subscribed(Frame, frozen=True, tag="subscribed"):
 
 
 class PushedRun(Part, frozen=True):
-    """A leased run. `parameters` is a JSON object by parameter name."""
+    """A leased run. `parameters` is a JSON object by parameter name.
+
+    A task run has a `task_key`; a flow run has a flow in its place, and came out of a `work_queue`.
+    """
 
     id: str
     attempt: int
-    task_key: str
     parameters: Raw
+    task_key: str = ""
     kind: Literal["task", "flow"] = "task"
     timeout: float | None = None
     expires_in: float | None = None
     headers: dict[str, str] = {}  # msgspec copies it
+    name: str = ""
+    flow_id: str | None = None
+    flow_name: str = ""
+    deployment_id: str | None = None
+    work_queue: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Runs(Frame, frozen=True, tag="runs"):

@@ -113,7 +113,7 @@ class CreateRuns(Operation[tuple[Created, ...]]):
             due=run.due,
         )
         if lease is not None:
-            tx.later(q.insert_state, lease)
+            tx.later(q.TASK_LEASES.insert_state, lease)
         return True
 
     def _insert_decided(self, tx: Transaction, run: NewRunRecord, surface: Surface, holder: Holder | None) -> bool:
@@ -128,7 +128,7 @@ class CreateRuns(Operation[tuple[Created, ...]]):
         if (result := write.state.result) is not None:
             tx.later(q.write_outcome, {"id": run.id, "result": result, "error": None})
         if lease is not None:
-            tx.later(q.insert_state, lease)
+            tx.later(q.TASK_LEASES.insert_state, lease)
         carry_out(tx, run.id, state_id, write.timestamp, write.effects)
         return True
 
@@ -185,7 +185,7 @@ def _lease_at_once(tx: Transaction, row: dict[str, object], holder: Holder) -> d
     return {
         **state,
         "id": lease_id,
-        "task_run_id": row["id"],
+        "run_id": row["id"],
         "message": None,
         "due": None,
         "attempt": 1,

@@ -13,11 +13,12 @@ from ...orchestration.decisions import Write
 from ...orchestration.facts import Facts
 from ...orchestration.runs import Retries, Run, RunKind
 from ..queries import transitions as qt
-from ..records import Created, Creation, NewFlowRun
+from ..records import SCHEDULED_LANE, Created, Creation, NewFlowRun, QueuedRecord
 from ..transaction import Transaction
 from .base import Operation
 from .creating import first_write, state_columns
 from .deciding import append_state
+from .leasing import read_flow_lease
 from .queues import resolve_queue
 
 _encode = msgspec.json.Encoder().encode
@@ -54,7 +55,13 @@ class CreateFlowRun(Operation[Created]):
         payload = {"parameters": run.parameters, "context": run.context, "job_variables": run.job_variables}
         tx.later(qt.insert_flow_run_payload, {"flow_run_id": run.id, **payload})
         append_state(tx, qt.OF_FLOW_RUNS, run.id, write, state_id=state_id, attempt=0)
-        return Created(run.id, Creation.CREATED)
+        return Created(run.id, Creation.CREATED, queued=self._queued(tx, queue[0]))
+
+    def _queued(self, tx: Transaction, queue_id: str | None) -> QueuedRecord | None:
+        lease = None if queue_id is None else read_flow_lease(tx, self.run.id)
+        if lease is None or lease.state_type != StateType.SCHEDULED:
+            return None
+        return QueuedRecord(lease.id, lease.task_key, lease.priority, SCHEDULED_LANE, lease.due)
 
     def _has_parents(self, tx: Transaction) -> bool:
         run = self.run

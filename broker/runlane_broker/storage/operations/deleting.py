@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from runlane.protocol.states import FINAL, StateType
 
+from ...orchestration.states import LEASABLE
 from ..queries import flows as qf
 from ..queries import transitions as qt
 from ..records import Change, FinalRun, Lease
 from ..tables import TASK_RUN, RunKind
 from ..transaction import Row, Transaction
 from .base import Operation
+from .leasing import LeaseRow, live_flow_leases, read_flow_lease
 
 #: What the watchers of a run that was deleted are told.
 DELETED_NAME = "Deleted"
@@ -34,9 +36,12 @@ class DeleteRun(Operation["tuple[Change, ...] | None"]):
         if self.kind is TASK_RUN:
             rows = tx.rows(qt.delete_task_run, {"id": self.run_id})
             return tuple(map(_gone, rows)) or None
-        if not tx.rows(qt.OF_FLOW_RUNS.delete, {"id": self.run_id}):
+        flow_run = read_flow_lease(tx, self.run_id)
+        if flow_run is None:
             return None
-        return tuple(map(_gone, tx.rows(qt.delete_task_runs_of_flow_run, {"id": self.run_id})))
+        tx.run(qt.OF_FLOW_RUNS.delete, {"id": self.run_id})
+        tasks = tx.rows(qt.delete_task_runs_of_flow_run, {"id": self.run_id})
+        return _gone_flow_run(flow_run), *map(_gone, tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,23 @@ class DeleteFlow(Operation["tuple[Change, ...] | None"]):
     def execute(self, tx: Transaction) -> tuple[Change, ...] | None:
         """Delete the rows; the outcome says who has to hear of it."""
         tx.flush()
+        flow_runs = live_flow_leases(tx, self.flow_id)
         rows = tx.rows(qt.delete_task_runs_of_flow, {"id": self.flow_id})
         if tx.run(qf.delete_flow, {"id": self.flow_id}) == 0:
             return None
-        return tuple(map(_gone, rows))
+        return *map(_gone_flow_run, flow_runs), *map(_gone, rows)
+
+
+def _gone_flow_run(run: LeaseRow) -> Change:
+    final = FinalRun(run.id, run.task_key, StateType.CANCELLED, DELETED_NAME, DELETED_MESSAGE)
+    return Change(
+        run.id,
+        run.task_key,
+        unqueued=run.state_type == StateType.SCHEDULED,
+        final=None if StateType(run.state_type) in FINAL else final,
+        ended=None if run.session_id is None else Lease(run.session_id, run.attempt),
+        frees_slot=StateType(run.state_type) in LEASABLE,
+    )
 
 
 def _gone(row: Row) -> Change:

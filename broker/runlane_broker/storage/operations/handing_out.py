@@ -37,13 +37,21 @@ class Asked:
     claim_seconds: float | None = None
     is_poll: bool = True
 
+    def until(self, now: int) -> int | None:
+        """Return when the claims end that are made now; None if nothing is claimed."""
+        return None if self.claim_seconds is None else now + round(self.claim_seconds * _MICROS)
+
 
 @dataclass(frozen=True, slots=True)
 class HandOut:
-    """Runs that were handed out, in order, and the queues whose status has changed because somebody asked."""
+    """Runs that were handed out, in order, and the queues whose status has changed because somebody asked.
+
+    `claimed_until` is given where they were claimed.
+    """
 
     runs: tuple[HandedOut, ...]
     changes: tuple[QueueChange, ...] = ()
+    claimed_until: int | None = None
 
 
 class _Line(NamedTuple):
@@ -70,7 +78,8 @@ class HandOutOfQueue(Operation[HandOut]):
         line = _Line(queue["id"], queue["name"], queue["is_paused"], queue["concurrency_limit"])
         changes = poll(tx, (line.id,)) if self.asked.is_poll else ()
         slots = _pool_slots(tx, queue["work_pool_id"], *pool)
-        return HandOut(_choose(tx, queue["work_pool_id"], (line,), slots, self.asked, _STOPPING_COUNTS), changes)
+        runs = _choose(tx, queue["work_pool_id"], (line,), slots, self.asked, _STOPPING_COUNTS)
+        return HandOut(runs, changes, self.asked.until(tx.now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ class HandOutOfPool(Operation[HandOut]):
         lines = [line for line in lines if self.names is None or line.name in self.names]
         changes = poll(tx, tuple(line.id for line in lines)) if self.asked.is_poll else ()
         slots = _pool_slots(tx, pool["id"], pool["is_paused"], pool["concurrency_limit"])
-        return HandOut(_choose(tx, pool["id"], lines, slots, self.asked, q.count_started), changes)
+        runs = _choose(tx, pool["id"], lines, slots, self.asked, q.count_started)
+        return HandOut(runs, changes, self.asked.until(tx.now))
 
 
 #: A queue that is asked by itself counts what is CANCELLING, too: so do the documents.
@@ -131,8 +141,7 @@ def _choose(
             take = min(take, line.limit - _count(tx, counted, line.id))
         if take > 0:
             chosen += _first(tx, pool_id, line.id, asked, take)
-    if asked.claim_seconds is not None:
-        until = tx.now + round(asked.claim_seconds * _MICROS)
+    if (until := asked.until(tx.now)) is not None:
         for run in chosen:
             tx.run(q.claim_run, {"id": run.run_id, "until": until})
     return tuple(chosen)
@@ -140,7 +149,7 @@ def _choose(
 
 def _first(tx: Transaction, pool_id: str, queue_id: str, asked: Asked, limit: int) -> list[HandedOut]:
     params = {"queue_id": queue_id, "after": asked.after, "before": asked.before, "now": tx.now, "limit": limit}
-    return [HandedOut(pool_id, queue_id, run_id) for (run_id,) in tx.rows(q.first_scheduled, params)]
+    return [HandedOut(pool_id, queue_id, run_id) for run_id, _ in tx.rows(q.first_scheduled, params)]
 
 
 def _count(tx: Transaction, query: Query, queue_id: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from .. import queries as q
 from ..queries import taking as qk
 from ..records import (
     RETRY_LANE,
+    SCHEDULED_LANE,
     FinalRun,
     Freed,
     Holder,
@@ -26,9 +27,11 @@ from ..records import (
     Verdict,
 )
 from ..states import details_text, state_details
+from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction, add_state
 from .base import Operation
 from .holding import holds
+from .pushing import read_pushed, refuse_push
 from .showing import shown_run
 
 _headers = msgspec.json.Decoder(dict[str, str]).decode
@@ -42,7 +45,10 @@ EXPIRED_MESSAGE = "The run was not started before it expired."
 
 
 class LeaseRow(NamedTuple):
-    """A run as the decisions on its lease need it: the columns of `queries.read_lease`, in order."""
+    """A run as the decisions on its lease need it: the columns of `LeaseStatements.read`, in order, and those.
+
+    Of a flow run, `task_key` is its work queue's key.
+    """
 
     id: str
     task_key: str
@@ -59,6 +65,12 @@ class LeaseRow(NamedTuple):
     retry_jitter: float
     total_run_time: int
     tags: str
+    statements: q.LeaseStatements
+
+    @property
+    def retry_lane(self) -> int:
+        """Where it waits when it is queued again. Flow runs have one lane: they go by time alone."""
+        return RETRY_LANE if self.statements is q.TASK_LEASES else SCHEDULED_LANE
 
     def view(self) -> RunView:
         """What the rules need of it."""
@@ -68,10 +80,11 @@ class LeaseRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
-    """Lease runs to a session; the outcome of each, in order."""
+    """Lease runs of one kind to a session; the outcome of each, in order."""
 
     holder: Holder
     run_ids: tuple[str, ...]
+    kind: RunKind = TASK_RUN
 
     @property
     def weight(self) -> int:
@@ -85,20 +98,26 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
         outcomes: list[LeasedRun | FinalRun | Refusal] = []
         size = 0
         for run_id in self.run_ids:
-            outcome = lease_run(tx, self.holder, run_id) if size < MAX_LEASE_BYTES else Refusal.LATER
+            outcome = lease_run(tx, self.holder, run_id, self.kind) if size < MAX_LEASE_BYTES else Refusal.LATER
             size += len(outcome.parameters) if isinstance(outcome, LeasedRun) else 0
             outcomes.append(outcome)
         return tuple(outcomes)
 
 
-def lease_run(tx: Transaction, holder: Holder, run_id: str) -> LeasedRun | FinalRun | Refusal:
+def lease_run(
+    tx: Transaction, holder: Holder, run_id: str, kind: RunKind = TASK_RUN
+) -> LeasedRun | FinalRun | Refusal:
     """Lease a run that waits to a session that holds. An expired one ends instead."""
+    task = kind is TASK_RUN
+    statements = q.TASK_LEASES if task else q.FLOW_LEASES
+    if not task and (refusal := refuse_push(tx, run_id)) is not None:
+        return refusal
     timestamp = tx.tick()
     state_id = tx.new_id(timestamp)
     session_id = holder.session_id
     shown = shown_run(tx, run_id) if holder.dialect is not None else None
     row = tx.row(
-        q.lease_run,
+        statements.lease,
         {
             "id": run_id,
             "now": tx.now,
@@ -108,8 +127,8 @@ def lease_run(tx: Transaction, holder: Holder, run_id: str) -> LeasedRun | Final
         },
     )
     if row is None:
-        return expire(tx, run_id) or Refusal.TAKEN
-    attempt, task_key, timeout, expires, headers = row
+        return (expire(tx, run_id) if task else None) or Refusal.TAKEN
+    attempt = row[0]
     add_state(
         tx,
         run_id,
@@ -119,7 +138,11 @@ def lease_run(tx: Transaction, holder: Holder, run_id: str) -> LeasedRun | Final
         state_id=state_id,
         attempt=attempt,
         session_id=session_id,
+        statements=statements,
     )
+    if not task:
+        return read_pushed(tx, run_id, attempt)
+    _, task_key, timeout, expires, headers = row
     payload = tx.row(q.read_parameters, {"id": run_id})
     assert payload is not None, "a run has its payload from its insert on"
     return LeasedRun(run_id, attempt, task_key, payload[0], timeout, expires, _headers(headers), shown)
@@ -166,8 +189,11 @@ class StartRun(Operation[Verdict]):
         """RECORDED also where it stands already; CANCELLING where a cancel is on its way."""
         state_id = tx.new_id(self.at)
         lease = {"id": self.run_id, "attempt": self.attempt, "session_id": self.session_id}
-        row = tx.row(q.start_run, lease | {"state_id": state_id, "at": self.at})
-        if row is None:
+        for statements in q.ALL_LEASES:
+            row = tx.row(statements.start, lease | {"state_id": state_id, "at": self.at})
+            if row is not None:
+                break
+        else:
             return self._why_not(tx)
         name, timestamp = row
         add_state(
@@ -179,12 +205,13 @@ class StartRun(Operation[Verdict]):
             state_id=state_id,
             attempt=self.attempt,
             session_id=self.session_id,
+            statements=statements,
         )
         return Verdict.RECORDED
 
     def _why_not(self, tx: Transaction) -> Verdict:
-        row = _read_lease(tx, self.run_id)
-        if row is None or (row.attempt, row.session_id) != (self.attempt, self.session_id):
+        row, _ = find_lease(tx, self.run_id, self.attempt, self.session_id)
+        if row is None:
             reported = has_reported(tx, self.run_id, self.attempt, self.session_id)
             return Verdict.RECORDED if reported else Verdict.LEASE_LOST
         return Verdict.CANCELLING if row.state_type == StateType.CANCELLING else Verdict.RECORDED
@@ -211,10 +238,10 @@ class FinishRun(Operation[Reported]):
 
     def execute(self, tx: Transaction) -> Reported:
         """Write the decision under the fence. The same report twice has the same verdict and one history row."""
-        row = _read_lease(tx, self.run_id)
-        if row is None:
+        row, is_there = find_lease(tx, self.run_id, self.attempt, self.session_id)
+        if not is_there:
             return Reported(Verdict.GONE)
-        if (row.attempt, row.session_id) != (self.attempt, self.session_id):
+        if row is None:
             reported = has_reported(tx, self.run_id, self.attempt, self.session_id)
             return Reported(Verdict.RECORDED if reported else Verdict.LEASE_LOST)
         end = decide_report(
@@ -230,15 +257,17 @@ class FinishRun(Operation[Reported]):
         failed = self.proposed.type is StateType.FAILED
         ended = tx.stamp(self.at, row.state_timestamp)
         reporter = self.session_id
-        if not end_lease(tx, row, end.state, ended, due=end.due, failed=failed, reporter=reporter):
+        task = row.statements is q.TASK_LEASES
+        data = None if task else self.result or self.error  # of a flow run it is its state's
+        if not end_lease(tx, row, end.state, ended, due=end.due, failed=failed, reporter=reporter, data=data):
             return Reported(Verdict.LEASE_LOST)
-        if self.result is not None or self.error is not None or row.failures:  # which left an error behind
+        if task and (self.result is not None or self.error is not None or row.failures):  # which left an error
             tx.run(q.write_outcome, {"id": row.id, "result": self.result, "error": self.error})
         return self._reported(row, end.state, end.due)
 
     def _reported(self, row: LeaseRow, state: Proposed, due: int | None) -> Reported:
         if due is not None:
-            queued = QueuedRecord(row.id, row.task_key, row.priority, RETRY_LANE, due)
+            queued = QueuedRecord(row.id, row.task_key, row.priority, row.retry_lane, due)
             return Reported(Verdict.RECORDED, queued=queued)
         final = FinalRun(row.id, row.task_key, state.type, state.label, state.message, self.result, self.error)
         return Reported(Verdict.RECORDED, final=final)
@@ -272,8 +301,8 @@ class ReleaseRuns(Operation[Freed]):
         """Free each run that is still held as given."""
         freeing = Freeing(lost=self.lost, max_losses=self.max_losses)
         for release in self.releases:
-            row = _read_lease(tx, release.run_id)
-            if row is not None and (row.attempt, row.session_id) == (release.attempt, self.session_id):
+            row, _ = find_lease(tx, release.run_id, release.attempt, self.session_id)
+            if row is not None:
                 freeing.free(tx, row, release.reason, release.delay)
         return freeing.freed()
 
@@ -295,7 +324,7 @@ class Freeing:
         if not end_lease(tx, row, state, tx.tick(), due=due if queued else None, lost=self._lost):
             return
         if queued:
-            self._queued.append(QueuedRecord(row.id, row.task_key, row.priority, RETRY_LANE, due))
+            self._queued.append(QueuedRecord(row.id, row.task_key, row.priority, row.retry_lane, due))
         else:
             self._final.append(FinalRun(row.id, row.task_key, state.type, state.label, state.message))
 
@@ -314,15 +343,19 @@ def end_lease(
     failed: bool = False,
     lost: bool = False,
     reporter: str | None = None,
+    data: bytes | None = None,
 ) -> bool:
     """Write the state that ends a lease and append it to the history; False if the fence held it back.
 
     `due` is given where the run is queued again. `reporter` is the session, where its own report ends the lease.
+    `data` is what a flow run has come to.
     """
+    statements = row.statements
+    task = statements is q.TASK_LEASES
     state_id = tx.new_id(timestamp)
     ran = timestamp - row.state_timestamp if row.state_type == StateType.RUNNING else 0
     changed = tx.run(
-        q.end_lease,
+        statements.end,
         {
             "id": row.id,
             "attempt": row.attempt,
@@ -331,7 +364,8 @@ def end_lease(
             "state_name": state.label,
             "state_id": state_id,
             "timestamp": timestamp,
-            "lane": RETRY_LANE,
+            "lane": row.retry_lane,
+            "retry_type": "reschedule" if state.name == StateName.AWAITING_RETRY else None,
             "due": row.due if due is None else due,
             "failures": row.failures + failed,
             "losses": row.losses + lost,
@@ -341,7 +375,7 @@ def end_lease(
     )
     if changed == 0:
         return False
-    if row.tags != "[]":
+    if task and row.tags != "[]":
         tx.run(q.free_slots, {"task_run_id": row.id})
     add_state(
         tx,
@@ -354,7 +388,9 @@ def end_lease(
         message=state.message,
         due=due,
         session_id=reporter,
-        details=None if due is None else _scheduled_details(tx, row.id, due),
+        details=_scheduled_details(tx, row.id, due) if task and due is not None else None,
+        data=data,
+        statements=statements,
     )
     return True
 
@@ -365,18 +401,45 @@ def _scheduled_details(tx: Transaction, run_id: str, due: int) -> str | None:
     return None if found is None else details_text(replace(state_details(found[0], due), scheduled_time=due))
 
 
-def _read_lease(tx: Transaction, run_id: str) -> LeaseRow | None:
-    row = tx.row(q.read_lease, {"id": run_id})
-    return None if row is None else LeaseRow._make(row)
+def find_lease(
+    tx: Transaction, run_id: str, attempt: int, session_id: str
+) -> tuple[LeaseRow, Literal[True]] | tuple[None, bool]:
+    """Return a run, of either kind, if it is under this very lease; and whether there is such a run at all."""
+    is_there = False
+    for statements in q.ALL_LEASES:
+        found = tx.row(statements.read, {"id": run_id})
+        if found is None:
+            continue
+        row = LeaseRow._make((*found, statements))
+        if (row.attempt, row.session_id) == (attempt, session_id):
+            return row, True
+        is_there = True
+    return None, is_there
+
+
+def read_flow_lease(tx: Transaction, run_id: str) -> LeaseRow | None:
+    """Return a flow run, whoever holds it."""
+    row = tx.row(q.FLOW_LEASES.read, {"id": run_id})
+    return None if row is None else LeaseRow._make((*row, q.FLOW_LEASES))
+
+
+def live_flow_leases(tx: Transaction, flow_id: str) -> list[LeaseRow]:
+    """Return the runs of a flow that wait, or are under way."""
+    rows = tx.rows(q.read_live_flow_runs, {"flow_id": flow_id})
+    return [LeaseRow._make((*row, q.FLOW_LEASES)) for row in rows]
 
 
 def has_reported(tx: Transaction, run_id: str, attempt: int, session_id: str) -> bool:
     """Say whether this very lease has reported its end, be it in this transaction."""
     tx.flush()
     lease = {"id": run_id, "attempt": attempt, "session_id": session_id}
-    return tx.row(q.find_report, lease) is not None
+    return any(tx.row(statements.find_report, lease) is not None for statements in q.ALL_LEASES)
 
 
 def session_leases(tx: Transaction, session_id: str) -> list[LeaseRow]:
-    """Return all that a session holds, oldest first."""
-    return [LeaseRow._make(row) for row in tx.rows(q.read_session_leases, {"session_id": session_id})]
+    """Return all that a session holds, oldest first, task runs before flow runs."""
+    return [
+        LeaseRow._make((*row, statements))
+        for statements in q.ALL_LEASES
+        for row in tx.rows(statements.read_of_session, {"session_id": session_id})
+    ]

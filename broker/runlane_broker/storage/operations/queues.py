@@ -22,6 +22,7 @@ from ..queue_records import (
 from ..tables import work_pool, work_queue
 from ..transaction import Params, Transaction
 from .base import Operation
+from .pushing import start_limits
 
 _POOL_COLUMNS: Final = tuple(column.name for column in work_pool.c)
 _QUEUE_COLUMNS: Final = tuple(column.name for column in work_queue.c)
@@ -238,14 +239,13 @@ def resolve_queue(tx: Transaction, pool: str | None, queue: str | None) -> tuple
 
 def may_start(tx: Transaction, run_id: str) -> str | None:
     """Say why a flow run must not become PENDING now, by the limits of its queue and of its pool; None: it may."""
-    row = tx.row(q.read_start_limits, {"id": run_id})
-    if row is None:
+    limits = start_limits(tx, run_id)
+    if limits is None:
         return None
-    queue, queue_limit, queue_taken, pool, pool_limit, pool_taken = row
-    if queue_limit is not None and queue_taken >= queue_limit:
-        return f"Concurrency limit reached: the work queue {queue!r} has {queue_limit} slots."
-    if pool_limit is not None and pool_taken >= pool_limit:
-        return f"Concurrency limit reached: the work pool {pool!r} has {pool_limit} slots."
+    if limits.queue_full:
+        return f"Concurrency limit reached: the work queue {limits.queue!r} has {limits.queue_limit} slots."
+    if limits.pool_full:
+        return f"Concurrency limit reached: the work pool {limits.pool!r} has {limits.pool_limit} slots."
     return None
 
 

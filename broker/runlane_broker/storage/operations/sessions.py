@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from runlane.protocol.states import StateType
 
 from .. import queries as q
+from ..queue_records import Served
 from ..records import Freed, HeldRecord, Resumption
 from ..transaction import Transaction
 from .base import Operation
 from .leasing import Freeing, LeaseRow, has_reported, session_leases
+from .serving import serve
 
 
 def hash_token(token: str) -> bytes:
@@ -21,17 +23,21 @@ def hash_token(token: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenSession(Operation[None]):
-    """Insert a session of this broker, at epoch 1. `dialect` is None for `runlane.v1`, otherwise `PREFECT`."""
+class OpenSession(Operation[Served]):
+    """Insert a session of this broker, at epoch 1. `dialect` is None for `runlane.v1`, otherwise `PREFECT`.
+
+    `queues` are `pool/queue`: one that is not there raises `Refused`.
+    """
 
     session_id: str
     broker_id: str
     client_id: str
     token_hash: bytes
     dialect: str | None = None
+    queues: tuple[str, ...] = ()
 
-    def execute(self, tx: Transaction) -> None:
-        """Insert the row."""
+    def execute(self, tx: Transaction) -> Served:
+        """Insert the row; return what it serves of work queues."""
         timestamp = tx.now
         tx.run(
             q.insert_session,
@@ -46,6 +52,7 @@ class OpenSession(Operation[None]):
                 "dialect": self.dialect,
             },
         )
+        return serve(tx, self.queues) if self.queues else Served()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,15 @@ class ResumeSession(Operation["Resumption | None"]):
 
     In the database and in its list: resumed. Only in its list: lost, unless this lease has reported its end and
     only the verdict went missing. Only in the database: it never arrived, and is released at once.
+
+    `queues` as with `OpenSession`.
     """
 
     session_id: str
     broker_id: str
     token: str
     running: tuple[tuple[str, int], ...]
+    queues: tuple[str, ...] = ()
 
     def execute(self, tx: Transaction) -> Resumption | None:
         """Compare and set the epoch, then settle both lists. None: no such session, or not this token."""
@@ -91,7 +101,13 @@ class ResumeSession(Operation["Resumption | None"]):
         reported = [e for e in self.running if e in listed and has_reported(tx, *e, self.session_id)]
         lost = [entry for entry in self.running if entry in listed and entry not in reported]
         return Resumption(
-            epoch, client_id, tuple(held), tuple(i for i, _ in reported), tuple(lost), freeing.freed()
+            epoch,
+            client_id,
+            tuple(held),
+            tuple(i for i, _ in reported),
+            tuple(lost),
+            freeing.freed(),
+            serve(tx, self.queues) if self.queues else Served(),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +31,7 @@ from ...orchestration.policies import choose_policy
 from ...orchestration.rules import Policy
 from ...orchestration.runs import CurrentState, Retries, Run
 from ...orchestration.runs import RunKind as Kind
+from ...orchestration.states import LEASABLE
 from .. import queries as q
 from ..queries import transitions as qt
 from ..records import (
@@ -52,6 +53,7 @@ from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction
 from .base import Operation
 from .deciding import append_state, carry_out, read_facts
+from .leasing import read_flow_lease
 from .queues import may_start
 
 _delays = msgspec.json.Decoder(tuple[float, ...]).decode
@@ -87,6 +89,7 @@ class RunRow(NamedTuple):
     infrastructure_pid: str | None
     withheld: int | None
     retry_type: str | None
+    work_queue_id: str | None
     dialect: str | None
     state_message: str | None
     state_due: int | None
@@ -186,7 +189,7 @@ class SetState(Operation["TransitionOutcome | None"]):
 
     def _facts(self, tx: Transaction, row: RunRow) -> Facts:
         if self.kind is not TASK_RUN:
-            return Facts(random=tx.random())
+            return Facts(lease=row.lease(), in_queue=row.work_queue_id is not None, random=tx.random())
         return read_facts(tx, row.id, self.proposed, flow_run_id=row.flow_run_id, tags=row.tags, lease=row.lease())
 
 
@@ -244,13 +247,15 @@ def _written(
         return None
     state = append_state(tx, statements(kind), row.id, write, state_id=state_id, attempt=row.attempt)
     if kind is not TASK_RUN:
-        return TransitionOutcome(status, state, wrote=True, reason=reason)
+        change = _flow_change(tx, row, write, columns["retry_type"])
+        return TransitionOutcome(status, state, True, reason, None, change)
     carry_out(tx, row.id, state_id, write.timestamp, write.effects)
     result = write.state.result
     of_an_end_no_more = (row.has_result or row.has_error) and (row.state_type in FINAL or state.type in FINAL)
     if result is not None or of_an_end_no_more:
         tx.run(q.write_outcome, {"id": row.id, "result": result, "error": None})
-    change = _change(row, write, lane=columns["lane"], withheld=columns["withheld"])
+    assert row.task_key is not None, "task runs have a key"
+    change = _change(row, write, row.task_key, lane=columns["lane"], withheld=columns["withheld"])
     return TransitionOutcome(status, state, True, reason, None, change)
 
 
@@ -284,23 +289,31 @@ def _columns(row: RunRow, write: Write, policy: Policy) -> dict[str, object]:
     }
 
 
-def _change(row: RunRow, write: Write, *, lane: object, withheld: object) -> Change:
-    assert row.task_key is not None, "task runs have a key"
-    assert row.priority is not None, "and a priority"
-    assert isinstance(lane, int), "and a lane"
+def _flow_change(tx: Transaction, row: RunRow, write: Write, retry_type: object) -> Change | None:
+    """Return what the state of a flow run means for its work queue, if it is in one, and for its holder."""
+    lease = read_flow_lease(tx, row.id)
+    assert lease is not None, "it was written a statement ago"
+    withheld = 1 if retry_type == "in_process" else None
+    change = _change(row, write, lease.task_key, lane=SCHEDULED_LANE, withheld=withheld)
+    frees = StateType(row.state_type) in LEASABLE and write.state.type not in LEASABLE
+    return replace(change, frees_slot=frees)
+
+
+def _change(row: RunRow, write: Write, key: str, *, lane: object, withheld: object) -> Change:
+    assert isinstance(lane, int), "what waits has a lane"
     state, lease = write.state, _lease(row)
     queued = None
     if state.type is StateType.SCHEDULED and withheld is None:
         queued = QueuedRecord(
-            row.id, row.task_key, row.priority, lane, state.details.scheduled_time or write.timestamp
+            row.id, key, row.priority or 0, lane, state.details.scheduled_time or write.timestamp
         )
     final = None
     if state.type in FINAL:
-        final = FinalRun(row.id, row.task_key, state.type, state.label, state.message, state.result)
+        final = FinalRun(row.id, key, state.type, state.label, state.message, state.result)
     ends = any(isinstance(effect, EndLease) for effect in write.effects)
     return Change(
         row.id,
-        row.task_key,
+        key,
         unqueued=row.is_queued,
         queued=queued,
         final=final,

@@ -6,23 +6,24 @@ those of `reading` are run by the async engine.
 
 from .base import Query
 from .dispatch import FIRST_DUE, NEVER, NEXT_DUE, first_due, next_due
+from .leases import (
+    ALL_LEASES,
+    FLOW_LEASES,
+    TASK_LEASES,
+    LeaseStatements,
+    read_leased_flow_run,
+    read_live_flow_runs,
+)
 from .reading import count_leased, count_queued, count_queued_of, read_outcomes, read_sessions
 from .runs import (
-    end_lease,
     expire_run,
-    find_report,
     insert_payload,
     insert_run,
-    insert_state,
-    lease_run,
     read_hash,
     read_idempotent,
-    read_lease,
     read_natural,
     read_newest_state,
     read_parameters,
-    read_session_leases,
-    start_run,
     write_outcome,
 )
 from .sessions import (
@@ -41,9 +42,13 @@ from .sessions import (
 from .transitions import free_slots
 
 __all__ = [
+    "ALL_LEASES",
     "FIRST_DUE",
+    "FLOW_LEASES",
     "NEVER",
     "NEXT_DUE",
+    "TASK_LEASES",
+    "LeaseStatements",
     "Query",
     "adopt_sessions",
     "beat",
@@ -52,9 +57,7 @@ __all__ = [
     "count_queued_of",
     "delete_brokers",
     "delete_session",
-    "end_lease",
     "expire_run",
-    "find_report",
     "first_due",
     "free_slots",
     "holds_session",
@@ -62,22 +65,19 @@ __all__ = [
     "insert_payload",
     "insert_run",
     "insert_session",
-    "insert_state",
-    "lease_run",
     "mark_commit",
     "next_due",
     "read_commit",
     "read_hash",
     "read_idempotent",
-    "read_lease",
+    "read_leased_flow_run",
+    "read_live_flow_runs",
     "read_natural",
     "read_newest_state",
     "read_outcomes",
     "read_parameters",
     "read_session",
-    "read_session_leases",
     "read_sessions",
     "resume_session",
-    "start_run",
     "write_outcome",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Delete,
     Insert,
     Integer,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     literal_column,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.sql.base import Executable
@@ -27,9 +29,12 @@ from sqlalchemy.sql.base import Executable
 from runlane.protocol.states import StateType
 
 from ...orchestration.common_rules import LATE
+from ...orchestration.states import LEASABLE
 from ..queue_records import DEFAULT_POOL, QueueStatus
 from ..tables import flow_run, work_pool, work_queue
 from .base import const, one_of, param
+from .dispatch import NEVER
+from .leases import flow_waits
 
 # What the edges read ------------------------------------------------------------------------------------------
 
@@ -183,9 +188,9 @@ def forget_polls() -> Update:
 
 
 def read_start_limits() -> Executable:
-    """Return the queue and the pool of a run, their limits and how many of their runs are under way."""
+    """Return of the queue and the pool of a run: name, limit, how many other runs have a slot, if it is paused."""
     t, other = flow_run.c, flow_run.alias("other")
-    held = one_of(other.c.state_type, (StateType.PENDING, StateType.RUNNING))
+    held = one_of(other.c.state_type, LEASABLE)
     of_queue = select(func.count()).where(other.c.work_queue_id == work_queue.c.id, held, other.c.id != t.id)
     sibling = work_queue.alias("sibling")
     of_pool = (
@@ -203,9 +208,11 @@ def read_start_limits() -> Executable:
             case(
                 (queue_limit.is_not(None), of_queue.correlate(work_queue, flow_run).scalar_subquery()), else_=none
             ),
+            work_queue.c.is_paused,
             work_pool.c.name,
             pool_limit,
             case((pool_limit.is_not(None), of_pool.correlate(work_pool, flow_run).scalar_subquery()), else_=none),
+            work_pool.c.is_paused,
         )
         .select_from(flow_run)
         .join(work_queue, work_queue.c.id == t.work_queue_id)
@@ -246,21 +253,38 @@ def _count(*states: StateType) -> Executable:
 
 
 def first_scheduled() -> Executable:
-    """Return the ids of a queue's first runs that wait, by the time at which they are due."""
+    """Return id and due time of a queue's first runs that wait, by the time at which they are due."""
     t = flow_run.c
     return (
-        select(t.id)
+        select(t.id, t.due)
         .where(
             t.work_queue_id == param("queue_id"),
             t.state_type == const(StateType.SCHEDULED),
             t.due >= param("after"),
             t.due <= param("before"),
-            t.retry_type.is_(None) | (t.retry_type != literal_column("'in_process'")),
-            t.claimed_until.is_(None) | (t.claimed_until <= param("now")),
+            flow_waits(),
         )
         .order_by(t.due, t.id)
         .limit(param("limit"))
     )
+
+
+def next_due() -> Executable:
+    """Return when the next of a queue's runs comes due, or its claim ends; `NEVER` if none does."""
+    t, claimed = flow_run.c, flow_run.alias("claimed").c
+    first = select(func.min(t.due)).where(
+        t.work_queue_id == param("queue_id"), t.state_type == const(StateType.SCHEDULED), t.due > param("now")
+    )
+    free = select(func.min(claimed.claimed_until)).where(
+        claimed.work_queue_id == param("queue_id"),
+        claimed.state_type == const(StateType.SCHEDULED),
+        claimed.claimed_until.is_not(None),
+        claimed.claimed_until > param("now"),
+    )
+    never = literal_column(str(NEVER), BigInteger)
+    times = [func.coalesce(times.scalar_subquery(), never).label("due") for times in (first, free)]
+    both = union_all(*(select(time) for time in times)).subquery()
+    return select(func.min(both.c.due))
 
 
 def claim_run() -> Update:

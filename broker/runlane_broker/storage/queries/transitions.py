@@ -44,7 +44,7 @@ DECISION_COLUMNS: Final = (
     "id", "task_key", "priority", "lane", "due", "state_id", "state_type", "state_name", "state_timestamp",
     "session_id", "attempt", "failures", "run_count", "flow_run_run_count", "retries", "retry_delay",
     "retry_jitter", "tags", "expected_start_time", "start_time", "end_time", "total_run_time", "flow_run_id",
-    "deployment_id", "infrastructure_pid", "withheld", "retry_type",
+    "deployment_id", "infrastructure_pid", "withheld", "retry_type", "work_queue_id",
 )  # fmt: skip
 
 #: What a decision writes into it, beside the state.

@@ -1,0 +1,62 @@
+"""What it takes to push a flow run: room in its queue and its pool, and what its worker has to know of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from .. import queries as q
+from ..queries import queues as qq
+from ..records import LeasedRun, PushedFlow, Refusal
+from ..transaction import Transaction
+
+_tags = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+class StartLimits(NamedTuple):
+    """What keeps a run from starting: the columns of `queries.queues.read_start_limits`, in order."""
+
+    queue: str
+    queue_limit: int | None
+    queue_taken: int
+    queue_paused: bool
+    pool: str
+    pool_limit: int | None
+    pool_taken: int
+    pool_paused: bool
+
+    @property
+    def queue_full(self) -> bool:
+        """Whether the queue has no slot left."""
+        return self.queue_limit is not None and self.queue_taken >= self.queue_limit
+
+    @property
+    def pool_full(self) -> bool:
+        """Whether the pool has no slot left."""
+        return self.pool_limit is not None and self.pool_taken >= self.pool_limit
+
+
+def start_limits(tx: Transaction, run_id: str) -> StartLimits | None:
+    """Return what may keep a run from starting; None if it waits in no queue."""
+    row = tx.row(qq.read_start_limits, {"id": run_id})
+    return None if row is None else StartLimits._make(row)
+
+
+def refuse_push(tx: Transaction, run_id: str) -> Refusal | None:
+    """Say why a run of a work queue cannot be leased, as far as that is up to its queue and its pool."""
+    limits = start_limits(tx, run_id)
+    if limits is None:  # its queue was deleted
+        return Refusal.TAKEN
+    if limits.queue_paused or limits.queue_full:
+        return Refusal.QUEUE_CLOSED
+    return Refusal.POOL_CLOSED if limits.pool_paused or limits.pool_full else None
+
+
+def read_pushed(tx: Transaction, run_id: str, attempt: int) -> LeasedRun:
+    """Return a flow run that was just leased."""
+    row = tx.row(q.read_leased_flow_run, {"id": run_id})
+    assert row is not None, "it has a flow and a payload, and it was in a queue a statement ago"
+    key, name, flow_id, flow_name, deployment_id, pool, queue, tags, parameters = row
+    flow = PushedFlow(flow_id, flow_name, name, deployment_id, f"{pool}/{queue}", _tags(tags))
+    return LeasedRun(run_id, attempt, key, parameters, None, None, {}, flow=flow)
