@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     Insert,
     Integer,
-    Select,
     String,
     Update,
     and_,
@@ -131,7 +130,7 @@ def dispatch_key() -> ColumnElement[str]:
     return func.coalesce(prefix + work_queue.c.work_pool_id + space + work_queue.c.id, prefix)
 
 
-def _decided(kind: RunKind) -> Select[Any]:
+def _decided(kind: RunKind) -> Any:
     """Return what a decision on a lease needs (see `operations.leasing.LeaseRow`)."""
     t = kind.run.c
     task = kind is TASK_RUN
