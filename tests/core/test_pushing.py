@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runlane.protocol.states import StateType
+from runlane_broker.errors import Refused
 from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.details import StateDetails
+from runlane_broker.storage.operations.handing_out import Asked
 from runlane_broker.storage.operations.queues import CreatePool, QueueKey
 from runlane_broker.storage.records import NewFlowRun, TransitionOutcome
 from runlane_broker.storage.tables import FLOW_RUN
 
 from ..support import SECOND, START, new_database, new_id, run
-from .harness import Broker, broker
+from .harness import Broker, Worker, broker
 
 SCHEDULED = Proposed(StateType.SCHEDULED)
 
@@ -73,5 +77,346 @@ def test_a_run_is_pushed_when_it_is_created_and_reported_like_any_other(tmp_path
             assert record is not None
             assert record.state.data == b'{"y":2}'
             assert record.run_count == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("q/a", "no work pool 'q'"), ("p/b", "no work queue 'p/b'"), ("p/f", "by a filter")]
+)
+def test_a_queue_that_is_not_there_is_refused_and_not_made(tmp_path: Path, name: str, said: str) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            await b.core.queues.create("p", "f", {"filter": '{"tags":["x"]}'})
+            worker = Worker(b.core, "p/a", name)
+            worker.subscribe()
+            _, refused = await worker.wait_for("refused")
+            assert isinstance(refused, Refused)
+            assert said in refused.message
+            assert refused.field == "queues[1]"
+            assert len(b.core.registry) == 0
+            assert await b.core.store.queues.queue_by_name("p", "b") is None
+
+    run(main())
+
+
+def test_the_first_queue_goes_first_and_limits_hold(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", "b", limit=3, a=1)
+            low = [await flow_run(b, "b") for _ in range(3)]
+            high = [await flow_run(b, "a") for _ in range(2)]
+            worker = await b.worker("p/a", "p/b", limit=10)
+            await b.quiet()
+            assert worker.pushed_ids == [high[0], *low[:2]]
+            worker.started(high[0])
+            worker.finished(high[0])
+            await worker.wait_for("recorded")
+            await b.quiet()
+            assert worker.pushed_ids[3:] == [high[1]]
+            assert b.core.dispatcher.free_slots(worker.own.id) == 7
+
+    run(main())
+
+
+def test_limits_pauses_and_priorities_count_from_their_commit_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", "b", a=0)
+            one, two = await flow_run(b, "a"), await flow_run(b, "a")
+            other = await flow_run(b, "b")
+            worker = await b.worker("p/a", "p/b", limit=1)
+            await b.quiet()
+            assert worker.pushed_ids == [other]
+            await b.core.queues.update_pool("p", {"is_paused": True})
+            await update(b, "a", concurrency_limit=None)
+            worker.finished(other)
+            await b.quiet()
+            assert worker.pushed_ids == [other]
+            await update(b, "a", is_paused=True)
+            await b.core.queues.update_pool("p", {"is_paused": False})
+            await b.quiet()
+            assert worker.pushed_ids == [other]
+            await update(b, "a", is_paused=False)
+            await b.quiet()
+            assert worker.pushed_ids == [other, one]
+            last = await flow_run(b, "b")
+            await update(b, "b", priority=1)
+            worker.finished(one)
+            await b.quiet()
+            assert worker.pushed_ids == [other, one, last]
+            worker.finished(last)
+            await b.quiet()
+            assert worker.pushed_ids == [other, one, last, two]
+
+    run(main())
+
+
+async def _end_over_http(b: Broker, run_id: str) -> None:
+    await set_state(b, run_id, StateType.COMPLETED)
+
+
+async def _delete(b: Broker, run_id: str) -> None:
+    assert await b.core.transitions.delete(FLOW_RUN, run_id)
+
+
+async def _delete_flow(b: Broker, run_id: str) -> None:
+    record = await b.core.store.flow_runs.get(run_id)
+    assert record is not None
+    waiting = await b.core.store.flow_runs.get(run_id)
+    assert waiting is not None
+    assert await b.core.transitions.delete_flow(record.flow_id)
+
+
+@pytest.mark.parametrize("end", [_end_over_http, _delete])
+@pytest.mark.parametrize("queue", ["a", "b"])
+def test_a_slot_that_somebody_else_frees_wakes_the_queue(tmp_path: Path, end: Any, queue: str) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", "b", limit=1)
+            polled = await flow_run(b, queue)
+            assert (await set_state(b, polled, StateType.PENDING)).wrote
+            assert (await set_state(b, polled, StateType.RUNNING)).wrote
+            worker = await b.worker("p/a", limit=5)
+            waiting = await flow_run(b, "a")
+            await b.quiet()
+            assert worker.pushed == []
+            writes = b.core.store.waiting
+            await b.quiet()
+            assert b.core.store.waiting == writes, "it waits without trying again and again"
+            await end(b, polled)
+            await worker.wait_for("run")
+            assert worker.pushed_ids == [waiting]
+
+    run(main())
+
+
+def test_deleting_a_flow_takes_its_runs_from_who_has_them(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", a=1)
+            worker = await b.worker("p/a", limit=5)
+            held, _ = await flow_run(b), await flow_run(b)
+            await worker.wait_for("run")
+            await _delete_flow(b, held)
+            assert await worker.wait_for("lease_lost") == ("lease_lost", held, 1)
+            await b.quiet()
+            assert worker.pushed_ids == [held]
+            new = await flow_run(b)
+            await worker.wait_for("run", 2)
+            assert worker.pushed_ids == [held, new]
+
+    run(main())
+
+
+def test_a_run_is_pushed_when_it_is_due_and_when_a_claim_on_it_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            now = await flow_run(b)
+            assert await b.core.queues.hand_out_of_pool("p", None, Asked(5, claim_seconds=30))
+            later = await flow_run(b, initial=due_in(60))
+            worker = await b.worker("p/a", limit=5)
+            await b.quiet()
+            assert worker.pushed == []
+            for seconds, expected in ((29, []), (1, [now]), (29, [now]), (1, [now, later])):
+                b.clock.advance(seconds)
+                worker.beat()
+                b.core.dispatching.time_changed()
+                await b.quiet()
+                assert worker.pushed_ids == expected
+
+    run(main())
+
+
+def test_a_claim_takes_a_run_out_of_the_window(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            worker = await b.worker("p/a", limit=0)
+            claimed = await flow_run(b)
+            await b.core.queues.hand_out_of_pool("p", None, Asked(5, claim_seconds=30))
+            b.core.sessions.set_limit(worker.own, 5)
+            await b.quiet()
+            assert worker.pushed == []
+            assert (await set_state(b, claimed, StateType.PENDING)).wrote, "who claimed it starts it"
+
+    run(main())
+
+
+def test_polled_and_pushed_never_start_one_run_both(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            worker = await b.worker("p/a", limit=0)
+            polled, pushed = await flow_run(b), await flow_run(b)
+            await b.quiet()
+            assert (await set_state(b, polled, StateType.PENDING)).wrote
+            b.core.sessions.set_limit(worker.own, 5)
+            await worker.wait_for("run")
+            await b.quiet()
+            assert worker.pushed_ids == [pushed]
+            refused = await set_state(b, pushed, StateType.PENDING)
+            assert not refused.wrote
+            assert "cannot transition to a PENDING state" in (refused.reason or "")
+
+    run(main())
+
+
+def test_a_run_that_has_ended_is_not_started_by_who_polled_it_before(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            worker = await b.worker("p/a")
+            for type_ in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                run_id = await flow_run(b)
+                await worker.wait_for("run", len(worker.pushed) + 1)
+                worker.finished(run_id, type_=type_)
+                await b.quiet()
+                assert not (await set_state(b, run_id, StateType.PENDING)).wrote, type_
+                assert (await names(b, run_id))[-1] == type_.capitalize()
+
+    run(main())
+
+
+def test_a_failure_is_retried_out_of_the_queue(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", a=1)
+            worker = await b.worker("p/a")
+            run_id = await flow_run(b, retries=1, retry_delay=(10.0,))
+            for attempt in (1, 2):
+                await worker.wait_for("run", attempt)
+                worker.started(run_id, attempt)
+                worker.finished(run_id, attempt, "FAILED", error=b'{"message":"no"}')
+                await worker.wait_for("recorded", attempt)
+                await b.quiet()
+                assert len(worker.pushed) == attempt
+                b.clock.advance(10)
+                worker.beat()
+                b.core.dispatching.time_changed()
+            assert await names(b, run_id) == [
+                "Scheduled", "Pending", "Running", "AwaitingRetry", "Pending", "Retrying", "Failed",
+            ]  # fmt: skip
+
+    run(main())
+
+
+def test_a_failure_that_is_told_over_http_ends_the_lease_and_is_retried_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            worker = await b.worker("p/a")
+            run_id = await flow_run(b, retries=1)
+            await worker.wait_for("run")
+            worker.started(run_id)
+            await b.quiet()
+            await set_state(b, run_id, StateType.FAILED)
+            assert await worker.wait_for("lease_lost") == ("lease_lost", run_id, 1)
+            await worker.wait_for("run", 2)
+            assert worker.pushed == [(run_id, 1), (run_id, 2)]
+
+    run(main())
+
+
+def test_a_run_is_cancelled_while_it_is_held(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", a=1)
+            worker = await b.worker("p/a", limit=2)
+            run_id, other = await flow_run(b), await flow_run(b)
+            await worker.wait_for("run")
+            worker.started(run_id)
+            await b.quiet()
+            await set_state(b, run_id, StateType.CANCELLING)
+            assert await worker.wait_for("cancel") == ("cancel", run_id, 1)
+            await b.quiet()
+            assert worker.pushed_ids == [run_id], "until it has stopped it takes its slot"
+            worker.finished(run_id, type_="CANCELLED")
+            await worker.wait_for("run", 2)
+            assert worker.pushed_ids == [run_id, other]
+            assert await state(b, run_id) == (StateType.CANCELLED, "Cancelled")
+
+    run(main())
+
+
+def test_a_lost_session_gives_its_runs_back_and_parks_them_in_the_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = new_database(tmp_path)
+        async with broker(path) as b:
+            await pool(b, "a", a=1)
+            run_id = await flow_run(b)
+            for attempt in range(1, b.core.settings.max_losses + 1):
+                worker = await b.worker("p/a")
+                await worker.wait_for("run")
+                assert worker.pushed == [(run_id, attempt)]
+                worker.disconnect()
+                b.later(b.core.settings.timers.resume + 1)
+                await b.quiet()
+            assert await state(b, run_id) == (StateType.CRASHED, "Parked")
+            worker = await b.worker("p/a")
+            another = await flow_run(b)
+            await worker.wait_for("run")
+            assert worker.pushed_ids == [another], "its slot is free"
+
+    run(main())
+
+
+def test_a_session_resumes_with_the_flow_runs_it_holds(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = new_database(tmp_path)
+        async with broker(path) as b:
+            await pool(b, "a")
+            first = await b.worker("p/a", "k", limit=3)
+            held, unheard = await flow_run(b), await flow_run(b)
+            await first.wait_for("run", 2)
+            first.started(held)
+            await b.quiet()
+        async with broker(path) as b:
+            second = Worker(b.core, "p/a", "k", limit=3)
+            await second.connected(first, [(held, 1)])
+            assert second.answer is not None
+            assert second.answer.resumed == (held,)
+            await second.wait_for("run")
+            assert second.pushed == [(unheard, 2)]
+            second.finished(held)
+            await second.wait_for("recorded")
+            assert await state(b, held) == (StateType.COMPLETED, "Completed")
+
+    run(main())
+
+
+def test_a_deaf_worker_loses_a_flow_run_to_another(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            deaf = await b.worker("p/a")
+            run_id = await flow_run(b)
+            await deaf.wait_for("run")
+            other = await b.worker("p/a")
+            b.later(b.core.settings.timers.start + 1, deaf, other)
+            await other.wait_for("run")
+            assert other.pushed == [(run_id, 2)]
+
+    run(main())
+
+
+def test_who_serves_a_queue_need_not_poll_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            worker = await b.worker("p/a")
+            for _ in range(2):
+                queue = await b.core.store.queues.queue_by_name("p", "a")
+                assert queue is not None
+                assert queue.status == "READY"
+                b.clock.advance(90)
+                worker.beat()
+                assert await b.core.queues.forget_polls() == 0
+            worker.quit()
+            await b.quiet()
+            b.clock.advance(90)
+            assert await b.core.queues.forget_polls() == 1
 
     run(main())

@@ -23,6 +23,7 @@ from runlane_broker.orchestration.details import StateDetails
 from runlane_broker.storage.operations.deleting import DeleteRun
 from runlane_broker.storage.operations.leasing import FinishRun, LeaseRuns, Release, ReleaseRuns, StartRun
 from runlane_broker.storage.operations.transitions import SetState
+from runlane_broker.storage.queue_records import is_queue_key
 from runlane_broker.storage.records import (
     Change,
     Creation,
@@ -88,6 +89,8 @@ class SurfaceMachine(RuleBasedStateMachine):
 
     def hear(self, changes: Iterable[Change]) -> None:
         for change in changes:
+            if is_queue_key(change.task_key):
+                continue  # of a flow run
             if change.unqueued:
                 del self.queued[change.run_id]
             if change.to_stop is not None:
