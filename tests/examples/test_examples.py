@@ -88,6 +88,20 @@ def test_cpu_bound(tmp_path: Path) -> None:
     assert re.search(r"^17984 primes below 200000, in [\d.]+ s\ncounted by 2 processes$", said, re.MULTILINE)
 
 
+def test_work_queue_worker(tmp_path: Path) -> None:
+    with example("work_queue_worker", tmp_path) as site:
+        assert site.main("prepare") == ""
+        pushed = site.run(PYTHON, "pushed.py")
+        pushed.says("subscribed")
+        polling = site.run(PYTHON, "polling.py")
+        assert site.main() == "20 flow runs have completed\n"
+        pushed.says(r"pushed: \{'day': \d+\} of example/(urgent|default)")
+        days = re.findall(r"(?:pushed|polled): \{'day': (\d+)\}", pushed.output + polling.output)
+        states = rows(site, "SELECT flow_run_id, count(*) FROM flow_run_state WHERE type = 'PENDING' GROUP BY 1")
+    assert sorted(map(int, days)) == list(range(20))
+    assert [count for _, count in states] == [1] * 20
+
+
 def test_many_workers(tmp_path: Path) -> None:
     with example("many_workers", tmp_path) as site:
         workers = [site.worker("--limit", "4"), site.worker("--limit", "2")]
