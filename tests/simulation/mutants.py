@@ -73,7 +73,8 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "a run is released by its id, whoever holds it",
         "storage/operations/leasing.py",
         "row, _ = find_lease(tx, release.run_id, release.attempt, self.session_id)",
-        'row = next(iter(LeaseRow._make((*r, q.TASK_LEASES)) for r in tx.rows(q.TASK_LEASES.read, {"id": release.run_id}) if r[6]), None)',
+        "found = tx.row(q.TASK_LEASES.read, {'id': release.run_id})\n"
+        "            row = LeaseRow._make((*found, q.TASK_LEASES)) if found and found[6] else None",
     ),
     _one(
         "attempt-reused",
@@ -200,7 +201,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "retry-lane-lost",
         "a retry queues behind what came after it",
         "storage/operations/leasing.py",
-        "queued = QueuedRecord(row.id, row.task_key, row.priority, RETRY_LANE, due)\n            return",
+        "queued = QueuedRecord(row.id, row.task_key, row.priority, row.retry_lane, due)\n            return",
         "queued = QueuedRecord(row.id, row.task_key, row.priority, 1, due)\n            return",
         test="tests/core/test_path.py",
     ),
