@@ -58,7 +58,7 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class WebSocketConnection(ReceiptProtocol, PromptWebSocket):
+class WebSocketConnection(PromptWebSocket, ReceiptProtocol):
     """uvicorn's, with deadlines, and with pongs that wait where an application wants that."""
 
 

@@ -37,6 +37,7 @@ from .test_fields import ID, LONG, MISSING, NESTED_64, NESTED_65, headers_of, of
 CREATE = "/api/task_runs/"
 BODY = {"task_key": '"edge.http"', "state": '{"type":"SCHEDULED"}'}
 MAX = parsing.MAX_BODY_BYTES
+EVENTS = ("/api/events/in", "/api/events/out")
 PUBLIC = {"/livez", "/readyz", "/api/version", "/api/health", "/api/ready", "/api/openapi.json", "/api/docs"}
 
 
@@ -421,20 +422,23 @@ def test_every_route_opens_to_the_token(guarded: Host) -> None:
 
 def test_the_only_public_paths() -> None:
     assert access.PUBLIC == PUBLIC
-    assert frozenset({WORKER, SUBMISSION}) == access.SOCKETS
+    assert frozenset({WORKER, SUBMISSION, *EVENTS}) == access.SOCKETS
 
 
 def test_every_socket_wants_a_token(guarded: Host) -> None:
     paths = [route.path for route in guarded.app.routes if isinstance(route, WebSocketRoute)]
-    assert set(paths) >= {WORKER, SUBMISSION}
+    assert set(paths) == {WORKER, SUBMISSION, *EVENTS}
 
-    async def main(path: str) -> None:
-        async with dial(guarded, path) as peer:
+    async def main(path: str, subprotocol: str, reason: str) -> None:
+        async with dial(guarded, path, subprotocols=(subprotocol,)) as peer:
             await peer.say({"type": "beat"})
-            assert await peer.closed() == Close(1008, "expected auth, got beat")
+            assert await peer.closed() == Close(1008, reason)
 
-    for path in paths:
-        run(main(path))
+    for path in (WORKER, SUBMISSION):
+        run(main(path, SUBPROTOCOL, "expected auth, got beat"))
+    run(main(WORKER, "prefect", "expected a message of type 'auth'"))
+    for path in EVENTS:
+        run(main(path, "prefect", "Expected 'auth' message"))
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/api/version", CREATE, WORKER + "/", "/" + WORKER])

@@ -32,6 +32,8 @@ BAD: Final = (
     "'x'", "undefined", "",
 )  # fmt: skip
 KEYS: Final = ("fuzz.a", "fuzz.b")
+#: A queue of the pool that the rig makes.
+QUEUE: Final = "fuzz/a"
 
 
 def tag_of(kind: type[m.Frame]) -> str:
@@ -58,6 +60,8 @@ class Source:
         if kind is m.Submit:  # its items are raw there
             items = (self._text(self._struct(m.NewRun)) for _ in range(self.random.randint(0, 3)))
             fields["runs"] = f"[{','.join(items)}]"
+        if kind is m.Subscribe and json.loads(fields.get("keys", "[]")) == []:  # it must ask for something
+            fields["keys"] = json.dumps([KEYS[0]])
         return fields
 
     def _struct(self, kind: type[msgspec.Struct]) -> dict[str, str]:
@@ -92,8 +96,8 @@ class Source:
                 return json.dumps(
                     self._ids(draw) if self._known else uuid7(draw.getrandbits(47), draw.getrandbits(74))
                 )
-            case mi.StrType(pattern=str()):
-                return json.dumps(draw.choice(KEYS))
+            case mi.StrType(pattern=str(pattern)):
+                return json.dumps(QUEUE if "[^/]" in pattern else draw.choice(KEYS))
             case mi.StrType(max_length=high):
                 return json.dumps("x" * draw.choice([1, 2, min(high or 9, 200)]))
             case mi.DateTimeType():

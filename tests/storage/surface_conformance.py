@@ -543,7 +543,7 @@ class SurfaceConformance:
         held = task_run(db, S.SCHEDULED, flow_run_id=flow_run, details={"deferred": True})
         db.lease(holder, held)
         changes = {change.run_id: change for change in db.do(DeleteRun(FLOW_RUN, flow_run)) or ()}
-        assert set(changes) == {waiting, ended, held}
+        assert set(changes) == {flow_run, waiting, ended, held}
         assert changes[waiting].unqueued
         assert changes[held].ended == Lease(holder.session_id, 1)
         assert changes[ended].final is None
