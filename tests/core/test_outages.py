@@ -202,6 +202,30 @@ def test_a_run_given_back_because_its_connection_broke_is_given_back_however_lon
     run(main())
 
 
+def test_what_is_given_back_is_over_though_the_database_does_not_know_it_yet(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.core.sessions.set_limit(worker.own, 0)
+            b.executor.fails = lambda operation: isinstance(operation, ReleaseRuns)
+            worker.released(run_id)
+            worker.started(run_id)
+            worker.finished(run_id)
+            await worker.wait_for("lease_lost", 2)
+            await worker.wait_for("settled", 2)
+            assert await b.names(run_id) == ["Scheduled", "Pending"]
+            b.executor.fails = lambda _: False
+            await worker.wait_for("settled", 3)
+            assert await b.names(run_id) == ["Scheduled", "Pending", "Scheduled"]
+            b.core.sessions.set_limit(worker.own, 1)
+            await worker.wait_for("run", 2)
+            worker.finished(run_id, attempt=2)
+            await worker.wait_for("recorded")
+            assert worker.own.given_back == set()
+
+    run(main())
+
+
 @pytest.mark.parametrize("kind", [OpenSession, ResumeSession])
 def test_a_subscription_that_cannot_be_written_is_refused(path: Path, kind: type[Operation[Any]]) -> None:
     async def main() -> None:

@@ -31,6 +31,8 @@ class Session:
     client_id: str
     port: SessionPort | None = None
     held: dict[str, Held] = field(default_factory=dict[str, Held])
+    #: Leases, by run and attempt, that it has given back, and that stand until this is written.
+    given_back: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     task_keys: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     since: Micros = 0

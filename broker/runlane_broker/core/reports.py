@@ -42,6 +42,8 @@ class Reports:
 
     def started(self, session: Session, frame: m.Started, settled: Settled) -> None:
         """A run has begun. No answer, unless the lease is over or a cancel is on its way."""
+        if self._is_given_back(session, frame.id, frame.attempt, settled):
+            return
         held = session.held.get(frame.id)
         if held is not None and held.attempt == frame.attempt:
             held.started = True
@@ -66,6 +68,8 @@ class Reports:
 
     def finished(self, session: Session, frame: m.Finished, settled: Settled) -> None:
         """A run has ended. Its slot is free at once; the next lease goes into the same commit as this report."""
+        if self._is_given_back(session, frame.id, frame.attempt, settled):
+            return
         self._drop(session, frame.id, frame.attempt)
         operation = _finish(session.id, frame, self._clock.now())
         self._dispatching.persist(operation, partial(self._finish_written, session, frame, settled))
@@ -89,20 +93,32 @@ class Reports:
             self._dispatching.queue(outcome.queued)
 
     def released(self, session: Session, runs: Sequence[m.ReleasedRun], settled: Settled) -> None:
-        """Runs are given back."""
+        """Runs are given back. What is said of them from now on comes too late, be the database away or not."""
         releases = tuple(
             Release(run.id, run.attempt, run.reason or "The worker gave the run back.", run.delay) for run in runs
         )
-        for run in runs:
-            self._drop(session, run.id, run.attempt)
+        leases = {(run.id, run.attempt) for run in runs}
+        for lease in leases:
+            self._drop(session, *lease)
+        session.given_back |= leases
 
         def written(outcome: Any) -> None:
             settled()
+            session.given_back -= leases
             if isinstance(outcome, Freed):
                 self._dispatching.freed(outcome)
 
         self._dispatching.persist(ReleaseRuns(session.id, releases), written)
         self._dispatching.wake()
+
+    def _is_given_back(self, session: Session, run_id: str, attempt: int, settled: Settled) -> bool:
+        """Refuse a report of what has been given back: the row may not say so yet, as a write is tried again."""
+        if (run_id, attempt) not in session.given_back:
+            return False
+        settled()
+        if session.port is not None:
+            session.port.lease_lost(run_id, attempt)
+        return True
 
     def _drop(self, session: Session, run_id: str, attempt: int) -> None:
         """The session holds this lease no more."""
