@@ -216,7 +216,7 @@ def test_what_is_given_back_is_over_though_the_database_does_not_know_it_yet(pat
             assert await b.names(run_id) == ["Scheduled", "Pending"]
             b.executor.fails = lambda _: False
             await worker.wait_for("settled", 3)
-            assert await b.names(run_id) == ["Scheduled", "Pending", "Scheduled"]
+            assert await b.names(run_id) == ["Scheduled", "Pending", "Requeued"]
             b.core.sessions.set_limit(worker.own, 1)
             await worker.wait_for("run", 2)
             worker.finished(run_id, attempt=2)

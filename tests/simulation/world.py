@@ -83,14 +83,15 @@ def _quietly() -> Iterator[None]:
 
 
 async def _end_of(world: World) -> None:
-    """Cancel all that is left of anybody."""
+    """Cancel all that is left of anybody, and what this sets off: a coroutine whose loop is gone cannot end."""
     own = asyncio.current_task()
-    left = [task for task in world.loop.tasks if task is not own and not task.done()]
-    for task in left:
-        task.cancel()
-    for process in world.processes:
-        process.bury()
-    await asyncio.gather(*left, return_exceptions=True)
+    dead = list(world.processes)
+    while left := [task for task in world.loop.tasks if task is not own and not task.done()]:
+        for task in left:
+            task.cancel()
+        while dead:
+            dead.pop().bury()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 class World:
