@@ -72,6 +72,11 @@ def test_refusals_of_pools(broker: Host) -> None:
     assert reserved.json()["detail"] == "Work pools starting with 'Prefect' are reserved for internal use."
     both = broker.http.post(f"/api/work_pools/{pool}/queues", json={"name": "q", "filter": {"tags": ["a"]}})
     assert both.status_code == 422, "a pool's queue has runs of its own"
+    mine = post(broker, f"/api/work_pools/{pool}/queues", {"name": "mine"})
+    for route in (f"/api/work_queues/{mine['id']}", f"/api/work_pools/{pool}/queues/mine"):
+        both = broker.http.patch(route, json={"filter": {"tags": ["a"]}, "description": "changed"})
+        assert (both.status_code, both.json()["detail"][0]["loc"]) == (422, ["body", "filter"])
+    assert broker.http.get(f"/api/work_queues/{mine['id']}").json() == mine
     default = broker.http.delete(f"/api/work_pools/{pool}/queues/default")
     assert default.status_code == 409
     assert "default queue" in default.json()["detail"]

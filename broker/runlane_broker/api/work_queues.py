@@ -24,7 +24,7 @@ from ..schemas.queues import (
     WorkQueueUpdate,
 )
 from ..storage.operations.handing_out import LATEST, Asked
-from ..storage.operations.queues import QueueKey
+from ..storage.operations.queues import NO_FILTER, QueueKey
 from ..storage.queue_records import POLLED_RECENTLY, QueueFilter, QueueRecord, filter_text
 from .rendering import render_flow_run
 from .routes import Route
@@ -185,7 +185,7 @@ def _filter(body: QueueFilterBody | None) -> str | None:
 def refuse_filter(body: WorkQueueCreate | WorkQueueUpdate) -> None:
     """Raise `Invalid`: a queue has the runs that were put into it, or those that a filter finds, not both."""
     if isinstance(body.filter, QueueFilterBody):
-        raise Invalid("A queue of a work pool has runs of its own, and no filter for others", "filter")
+        raise Invalid(NO_FILTER, "filter")
 
 
 def routes(core: Core) -> list[Route]:

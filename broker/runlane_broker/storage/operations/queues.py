@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ...errors import Conflict, NotFound
+from ...errors import Conflict, Invalid, NotFound
 from ...orchestration.ranking import free_priority, rank, steps
 from ..queries import queues as q
 from ..queue_records import (
@@ -26,6 +26,8 @@ from .pushing import start_limits
 
 _POOL_COLUMNS: Final = tuple(column.name for column in work_pool.c)
 _QUEUE_COLUMNS: Final = tuple(column.name for column in work_queue.c)
+#: A queue has the runs that were put into it, or those that a filter finds, not both.
+NO_FILTER: Final = "A queue of a work pool has runs of its own, and no filter for others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,10 @@ class EnsureQueue(Operation[str]):
 
 @dataclass(frozen=True, slots=True)
 class UpdateQueue(Operation[QueueChange]):
-    """Change columns of a queue, on whichever route. Raises `NotFound`, `Conflict` for a name that is taken."""
+    """Change columns of a queue, on whichever route.
+
+    Raises `NotFound`, `Conflict` for a name that is taken, `Invalid` for a filter outside of the default pool.
+    """
 
     key: QueueKey
     changes: Mapping[str, Any]
@@ -160,6 +165,7 @@ class UpdateQueue(Operation[QueueChange]):
         if "is_paused" in changes:
             new["status"] = status_after(before, changes["is_paused"], new["last_polled"], tx.now).value
         self._check_name(tx, queue, new["name"])
+        self._check_filter(tx, queue)
         tx.run(q.update_queue, new)
         if priority is not None:
             _place(tx, queue["work_pool_id"], queue["id"], priority)
@@ -171,6 +177,13 @@ class UpdateQueue(Operation[QueueChange]):
         taken = tx.row(q.find_sibling, {"pool_id": queue["work_pool_id"], "name": name})
         if taken is not None:
             raise Conflict("A work queue with this name already exists.")
+
+    def _check_filter(self, tx: Transaction, queue: Params) -> None:
+        if self.changes.get("filter") is None:
+            return
+        default = tx.row(q.find_pool, {"name": DEFAULT_POOL})
+        if default is None or default[0] != queue["work_pool_id"]:
+            raise Invalid(NO_FILTER, "filter")
 
 
 @dataclass(frozen=True, slots=True)
