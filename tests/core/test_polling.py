@@ -42,7 +42,8 @@ NOTED = """
         INSERT INTO noted (run_id, type, queue) VALUES (new.id, new.state_type, new.work_queue_name); END;
     CREATE TRIGGER changed AFTER UPDATE OF state_id ON flow_run BEGIN
         INSERT INTO noted (run_id, type, queue) VALUES (new.id, new.state_type, new.work_queue_name); END;
-    CREATE TRIGGER claimed AFTER UPDATE OF claimed_until ON flow_run BEGIN
+    CREATE TRIGGER claimed AFTER UPDATE OF claimed_until ON flow_run WHEN new.claimed_until > 0 AND
+        new.state_id = old.state_id BEGIN
         INSERT INTO noted (run_id, type, queue) VALUES (new.id, 'claimed', new.work_queue_name); END;
 """
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Delete,
     Insert,
     Update,
+    case,
     delete,
     exists,
     func,
@@ -20,6 +21,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.sql.base import Executable
+
+from runlane.protocol.states import StateType
 
 from ..tables import (
     FLOW_RUN,
@@ -37,7 +40,7 @@ from ..tables import (
     task_run_state,
     worker_session,
 )
-from .base import ONE, param
+from .base import ONE, const, param
 
 #: What a decision on a run needs of its row. A column that a kind of runs does not have is null.
 DECISION_COLUMNS: Final = (
@@ -91,9 +94,12 @@ class RunStatements:
         return select(session.dialect).where(held_by).scalar_subquery()
 
     def write(self) -> Update:
-        """Write a decision, if the run is in the state that it was decided on."""
+        """Write a decision, if the run is in the state it was decided on. One that starts is claimed no more."""
         run = self.kind.run.c
-        values = {name: param(name) for name in _WRITTEN if name in run}
+        values: dict[str, Any] = {name: param(name) for name in _WRITTEN if name in run}
+        if self.kind is FLOW_RUN:
+            waits = param("state_type") == const(StateType.SCHEDULED)
+            values["claimed_until"] = case((waits, flow_run.c.claimed_until), else_=null())
         return (
             update(self.kind.run)
             .where(run.id == param("id"), run.state_id == param("old_state_id"))
