@@ -404,6 +404,32 @@ def test_a_session_resumes_with_the_flow_runs_it_holds(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("others", [("p/b",), ("k",), ()])
+def test_a_session_resumes_without_a_queue_that_is_gone(tmp_path: Path, others: tuple[str, ...]) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", "b")
+            first = await b.worker("p/a", *others, limit=3)
+            held = await flow_run(b)
+            await first.wait_for("run")
+            first.started(held)
+            await update(b, "a", name="renamed")
+            first.disconnect()
+            second = Worker(b.core, "p/a", *others, limit=3)
+            await second.connected(first, [(held, 1)])
+            assert second.answer is not None
+            assert second.answer.resumed == (held,)
+            second.finished(held)
+            await second.wait_for("recorded")
+            assert await state(b, held) == (StateType.COMPLETED, "Completed")
+            await flow_run(b, "renamed")
+            other = await flow_run(b, "b")
+            await b.quiet()
+            assert second.pushed_ids == ([other] if "p/b" in others else [])
+
+    run(main())
+
+
 def test_a_deaf_worker_loses_a_flow_run_to_another(tmp_path: Path) -> None:
     async def main() -> None:
         async with broker(new_database(tmp_path)) as b:

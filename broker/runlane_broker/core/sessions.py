@@ -61,7 +61,7 @@ class Sessions:
 
         `opened` sends its `Subscribed` before it returns: runs are pushed right after. A session that cannot be
         resumed (unknown, ended, wrong token) is replaced by a new one, and all it held is lost. A work queue that
-        is not there is refused (`Refused`), and nothing is opened.
+        is not there is refused (`Refused`), and nothing is opened; one that is resumed goes on without it.
         """
         if frame.session is None or frame.resume_token is None:
             self._open(port, frame, opened)
@@ -120,6 +120,8 @@ class Sessions:
             len(answer.lost),
             len(resumption.freed.queued),
         )
+        for name in resumption.served.gone:
+            logger.warning("worker %s serves a work queue that is gone: %s", session.client_id, name)
         self._connect(port, frame, session, answer, resumption.served, opened)
         for run in resumption.held:
             if run.cancelling and session.port is not None:  # it may have been told, or not have heard it

@@ -129,11 +129,15 @@ class ServedPool:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The work queues that a session serves: their keys, their pools, and whose status has changed by that."""
+    """The work queues that a session serves: their keys, their pools, and whose status has changed by that.
+
+    `gone` are names under which there is none any more, where that was let pass.
+    """
 
     keys: tuple[str, ...] = ()
     pools: tuple[ServedPool, ...] = ()
     changes: tuple[QueueChange, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

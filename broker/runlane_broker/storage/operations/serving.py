@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from runlane.protocol.errors import ErrorCode
@@ -38,7 +38,22 @@ def serve(tx: Transaction, names: tuple[str, ...]) -> Served:
 
     Raises `Refused` for one that is not there: it is a typing error. Nothing is made here.
     """
-    queues = [_find(tx, name, f"queues[{i}]") for i, name in enumerate(names)]
+    return _serve(tx, [_find(tx, name, f"queues[{i}]") for i, name in enumerate(names)])
+
+
+def serve_again(tx: Transaction, names: tuple[str, ...]) -> Served:
+    """Return the same for a session that comes back: a queue that is gone since must not cost it what it holds."""
+    queues: list[dict[str, Any]] = []
+    gone: list[str] = []
+    for name in names:
+        try:
+            queues.append(_find(tx, name, "queues"))
+        except Refused:
+            gone.append(name)
+    return replace(_serve(tx, queues), gone=tuple(gone))
+
+
+def _serve(tx: Transaction, queues: list[dict[str, Any]]) -> Served:
     keys = tuple(queue_key(queue["work_pool_id"], queue["id"]) for queue in queues)
     pool_ids = dict.fromkeys(queue["work_pool_id"] for queue in queues)
     changes = poll(tx, tuple(queue["id"] for queue in queues))

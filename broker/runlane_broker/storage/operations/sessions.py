@@ -14,7 +14,7 @@ from ..records import Freed, HeldRecord, Resumption
 from ..transaction import Transaction
 from .base import Operation
 from .leasing import Freeing, LeaseRow, has_reported, session_leases
-from .serving import serve
+from .serving import serve, serve_again
 
 
 def hash_token(token: str) -> bytes:
@@ -62,7 +62,7 @@ class ResumeSession(Operation["Resumption | None"]):
     In the database and in its list: resumed. Only in its list: lost, unless this lease has reported its end and
     only the verdict went missing. Only in the database: it never arrived, and is released at once.
 
-    `queues` as with `OpenSession`.
+    `queues` as with `OpenSession`; those that are gone since are left out.
     """
 
     session_id: str
@@ -107,7 +107,7 @@ class ResumeSession(Operation["Resumption | None"]):
             tuple(i for i, _ in reported),
             tuple(lost),
             freeing.freed(),
-            serve(tx, self.queues) if self.queues else Served(),
+            serve_again(tx, self.queues) if self.queues else Served(),
         )
 
 
