@@ -178,6 +178,7 @@ def test_a_run_names_its_queue_in_four_ways(db: Database) -> None:
     assert db.do(Resolve(None, "new")) == (queue(db, "new").id, "new")
     assert queue(db, "new").id != queue(db, "new", "pool").id
     update(db, "default", "pool", name="renamed")
+    create(db, "default", "pool")
     assert db.do(Resolve("pool", None)) == (queue(db, "renamed", "pool").id, "renamed")
     with pytest.raises(NotFound, match="nope"):
         db.do(Resolve("nope", None))

@@ -236,18 +236,25 @@ def resolve_queue(tx: Transaction, pool: str | None, queue: str | None) -> tuple
     Without a pool it is one of the default pool, made before all its others; without a queue it is the pool's
     default one. Raises `NotFound` for a pool that is not there.
     """
+    if queue is None and (default := _default_queue(tx, pool or DEFAULT_POOL)) is not None:
+        return default
     name = queue or DEFAULT_QUEUE
     found = tx.row(q.find_queue, {"pool": pool or DEFAULT_POOL, "name": name})
     if found is not None:
         return found[0], name
     if pool is None:
         return insert_queue(tx, ensure_default_pool(tx, name), {"name": name, "priority": 1}), name
-    pool_id = find_pool(tx, pool)["id"]
-    default = tx.row(q.find_default_queue, {"pool_id": pool_id}) if queue is None else None
-    if default is not None:  # it has another name by now
-        row = dict(zip(_QUEUE_COLUMNS, default, strict=True))
-        return row["id"], row["name"]
-    return insert_queue(tx, pool_id, {"name": name}), name
+    return insert_queue(tx, find_pool(tx, pool)["id"], {"name": name}), name
+
+
+def _default_queue(tx: Transaction, pool: str) -> tuple[str, str] | None:
+    """Return id and name of a pool's default queue, which may have another name by now; None without its pool."""
+    found = tx.row(q.find_pool, {"name": pool})
+    row = None if found is None else tx.row(q.find_default_queue, {"pool_id": found[0]})
+    if row is None:
+        return None
+    queue = dict(zip(_QUEUE_COLUMNS, row, strict=True))
+    return queue["id"], queue["name"]
 
 
 def may_start(tx: Transaction, run_id: str) -> str | None:
