@@ -63,6 +63,16 @@ def test_the_same_from_a_program(broker: Broker) -> None:
     [
         (("queue", "pause", "nope"), 1, "runlane: Work pool queue 'default-agent-pool/nope' not found."),
         (("queue", "set", "q"), 2, "runlane queue: set needs something to set (see runlane queue --help)"),
+        (
+            ("queue", "create", "/q"),
+            2,
+            "runlane queue: '/q' is neither NAME nor POOL/NAME (see runlane queue --help)",
+        ),
+        (
+            ("queue", "set", "q", "--limit", "x"),
+            2,
+            "runlane queue set: argument --limit: neither a number nor none: 'x' (see runlane queue set --help)",
+        ),
         (("queue", "delete", "one/default"), 1, "runlane: The default queue of a work pool cannot be deleted."),
     ],
 )

@@ -42,6 +42,8 @@ def main(kind: str, argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.action == "set" and not _values(options):
         parser.error("set needs something to set")
+    if kind == "queue" and options.action != "ls" and options.name.startswith("/"):
+        parser.error(f"{options.name!r} is neither NAME nor POOL/NAME")
     try:
         client = load_config(flags=flags_of(options)).of(ClientSection)
     except ConfigError as exc:
@@ -152,4 +154,7 @@ def _number(text: str) -> float | int | None:
     """Return a number, or None for `none`."""
     if text == "none":
         return None
-    return float(text) if "." in text else int(text)
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"neither a number nor none: {text!r}") from None
