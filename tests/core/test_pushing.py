@@ -262,6 +262,23 @@ def test_a_claim_is_over_when_the_run_has_started(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_run_that_its_process_retried_until_it_crashed_can_be_queued_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            run_id = await flow_run(b, retries=1)
+            for type_ in (StateType.PENDING, StateType.RUNNING, StateType.FAILED, StateType.RUNNING):
+                assert (await set_state(b, run_id, type_)).wrote
+            assert (await set_state(b, run_id, StateType.CRASHED)).wrote
+            assert await b.core.transitions.set_state(FLOW_RUN, run_id, SCHEDULED, force=True)
+            assert await b.core.queues.hand_out_of_pool("p", None, Asked(5))
+            worker = await b.worker("p/a")
+            await worker.wait_for("run")
+            assert worker.pushed_ids == [run_id]
+
+    run(main())
+
+
 def test_polled_and_pushed_never_start_one_run_both(tmp_path: Path) -> None:
     async def main() -> None:
         async with broker(new_database(tmp_path)) as b:

@@ -285,8 +285,13 @@ def _columns(row: RunRow, write: Write, policy: Policy) -> dict[str, object]:
         "end_time": books.end_time,
         "total_run_time": books.total_run_time,
         "withheld": withheld,
-        "retry_type": row.retry_type if retry is None else retry.retry_type,
+        "retry_type": _retry_type(row, state.type) if retry is None else retry.retry_type,
     }
+
+
+def _retry_type(row: RunRow, type_: StateType) -> str | None:
+    """Return who starts a flow run next. Who executed one that has ended does not: his process is through."""
+    return None if type_ in FINAL else row.retry_type
 
 
 def _flow_change(tx: Transaction, row: RunRow, write: Write, retry_type: object) -> Change | None:
