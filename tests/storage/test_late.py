@@ -148,24 +148,16 @@ def test_a_late_run_is_handed_out_in_its_turn(db: Database) -> None:
     assert db.names(first) == ["Scheduled", "Late", "Pending"]
 
 
-def test_a_tag_whose_limit_is_reached_is_named_where_there_is_a_worker(db: Database) -> None:
-    for tag in ("gpu", "cpu"):
-        db.limit(tag, 1)
+def test_limits_of_tags_keep_nothing_from_workers_and_are_no_reason(db: Database) -> None:
+    db.limit("gpu", 1)
     running = task_run(db, flow_run_id=db.running_flow_run(), tags=("gpu",))
     db.set_state(running, StateType.RUNNING)
     assert db.slots() == {("gpu", running)}
-    runs = {tag: db.queued(tags=(tag,)) for tag in ("gpu", "cpu", "free")}
-    lonely = db.queued("unserved", tags=("gpu",))
+    run_id = db.queued(tags=("gpu",))
     db.clock.advance(20)
-    assert mark_all(db, MarkTaskRunsLate(PATIENCE, reasons={"k": "all is full"})) == 4
-    found = {tag: db.run(run_id).state.message for tag, run_id in runs.items()}
-    said = "The run has not started in time: {}."
-    assert found == {
-        "gpu": said.format("the concurrency limit of the tag 'gpu' is reached"),
-        "cpu": said.format("all is full"),
-        "free": said.format("all is full"),
-    }
-    assert db.run(lonely).state.message == said.format(NO_WORKER)
+    assert mark_all(db, MarkTaskRunsLate(PATIENCE, reasons={"k": "all is full"})) == 1
+    assert db.run(run_id).state.message == "The run has not started in time: all is full."
+    assert [run.id for run in db.lease(db.session(), run_id)] == [run_id]
 
 
 def test_a_key_may_have_more_patience_and_less(db: Database) -> None:

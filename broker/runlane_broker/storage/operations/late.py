@@ -19,7 +19,6 @@ from ...orchestration.common_rules import LATE
 from ..queries import Query
 from ..queries import late as q
 from ..queries import queues as queues_q
-from ..queries import transitions as limits_q
 from ..queue_records import POLLED_RECENTLY
 from ..transaction import Transaction
 from .base import Operation
@@ -33,7 +32,6 @@ Place: TypeAlias = tuple[int, str]
 BEGINNING: Final[Place] = (-(2**62), "")
 
 NO_WORKER: Final = "no worker serves this task"
-TAG_FULL: Final = "the concurrency limit of the tag {!r} is reached"
 NO_QUEUE: Final = "it has no work queue"
 QUEUE_PAUSED: Final = "the work queue is paused"
 POOL_PAUSED: Final = "the work pool is paused"
@@ -43,7 +41,6 @@ NOT_POLLED: Final = "nobody polls the work queue"
 NOT_TAKEN: Final = "those who poll the work queue have not started it"
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_tags = msgspec.json.Decoder(list[str]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -77,12 +74,9 @@ class MarkTaskRunsLate(Operation[Marked]):
         shortest = min(self.patience, *self.patience_of.values(), self.patience)
         rows = tx.rows(q.overdue_task_runs, _page(tx, shortest, self.after))
         marked = 0
-        full: dict[str, bool] = {}
-        for run_id, due, attempt, details, task_key, tags in rows:
+        for run_id, due, attempt, details, task_key in rows:
             if due <= tx.now - self.patience_of.get(task_key, self.patience):
                 reason = self.reasons.get(task_key, NO_WORKER)
-                if task_key in self.reasons and tags != "[]":
-                    reason = _reason_of_tags(tx, _tags(tags), full) or reason
                 marked += _mark(tx, _TASK_RUNS, run_id, due, attempt, details, reason)
         return Marked(marked, _next(rows))
 
@@ -158,17 +152,6 @@ def _mark(
         },
     )
     return 1
-
-
-def _reason_of_tags(tx: Transaction, tags: list[str], full: dict[str, bool]) -> str | None:
-    """Name a tag whose limit is reached; `full` keeps what is known of tags in this batch."""
-    for tag in tags:
-        if tag not in full:
-            row = tx.row(limits_q.read_limit, {"tag": tag, "task_run_id": ""})
-            full[tag] = row is not None and row[1] >= row[0]
-        if full[tag]:
-            return TAG_FULL.format(tag)
-    return None
 
 
 def _without_transition(details: str | None) -> str | None:

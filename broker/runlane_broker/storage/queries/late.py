@@ -43,8 +43,8 @@ def first_due(kind: RunKind) -> Executable:
 
 
 def overdue_task_runs() -> Executable:
-    """Return id, due time, attempt, details, key and tags of task runs."""
-    return _overdue(TASK_RUN, task_run.c.task_key, task_run.c.tags)
+    """Return id, due time, attempt, details and key of task runs."""
+    return _overdue(TASK_RUN, task_run.c.task_key)
 
 
 def overdue_flow_runs() -> Executable:
