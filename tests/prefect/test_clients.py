@@ -41,7 +41,7 @@ def test_what_tasks_return_and_raise(tmp_path: Path, version: str) -> None:
                 ("add", 1, 2), ("add_async", 3, 4), ("flaky", "f"), ("fail",), ("too_slow",), ("tagged",)
             )
             assert outcomes[:3] == [["returned", 3], ["returned", 7], ["returned", "done"]]
-            assert [how for how, _ in outcomes[3:]] == ["raised", "raised", "returned"]
+            assert [how for how, _ in outcomes[3:]] == ["raised", "raised", "returned"], outcomes
             if version == "3":  # the other one keeps no exceptions
                 assert outcomes[3] == ["raised", "ValueError: bad luck"]
             assert here.noted("tried") == ["f"] * 3

@@ -231,11 +231,33 @@ def test_a_worker_outlives_its_broker(tmp_path: Path) -> None:
             await w.set_state(reported, "PENDING")
             await w.set_state(reported, "RUNNING")
             assert await worker.take() == acknowledged
+            sent = await w.create()
+            await w.set_state(acknowledged, "PENDING")
+            assert (await worker.hear())["id"] == sent
         async with world(tmp_path / "db", resume=0.5) as w, w.peer() as worker:
-            assert await worker.take() == acknowledged  # a second time: the broker could not know
+            assert await worker.take() == sent  # it was not acknowledged, and may never have arrived
             assert await worker.hears_nothing(0.8)
             await w.set_state(reported, "COMPLETED")
-            assert (await w.run(reported)).attempt == 1
+            assert [(await w.run(run_id)).attempt for run_id in (reported, acknowledged)] == [1, 1]
+
+    run(main())
+
+
+def test_what_was_only_acknowledged_is_not_sent_again_after_a_restart(tmp_path: Path) -> None:
+    """It may wait for a slot of its worker, and would be executed twice."""
+
+    async def main() -> None:
+        async with world(tmp_path / "db") as w, w.peer() as worker:
+            reported, acknowledged = await w.create(), await w.create()
+            assert await worker.take() == reported
+            await w.set_state(reported, "PENDING")
+            assert await worker.take() == acknowledged
+            await worker.hears_nothing()
+        async with world(tmp_path / "db", resume=0.5) as w, w.peer() as worker, w.peer(client_id="another") as other:
+            assert await worker.hears_nothing(0.8)
+            assert await other.hears_nothing()
+            await w.set_state(acknowledged, "COMPLETED")
+            assert (await w.run(acknowledged)).attempt == 1
 
     run(main())
 

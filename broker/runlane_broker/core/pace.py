@@ -34,6 +34,11 @@ class Pace:
         """The runs that the worker has taken."""
         return frozenset((*self._reported, *self._silent, *self._passed_over))
 
+    @property
+    def may_report(self) -> bool:
+        """False: the worker is one that never says anything of its runs."""
+        return self._reports is not False
+
     def adopt(self, run_ids: frozenset[str]) -> None:
         """The worker has these runs, and has reported those that are new to us: to the broker before this one."""
         reported = run_ids - self.acknowledged

@@ -18,7 +18,7 @@ from ..clock import Clock
 from ..dispatch import Dispatcher
 from ..storage.operations.leasing import Release, ReleaseRuns
 from ..storage.operations.sessions import OpenSession
-from ..storage.operations.taking import TakeUpSession
+from ..storage.operations.taking import AcknowledgeRun, TakeUpSession
 from ..storage.records import PREFECT, Freed, LeasedRun, Resumption
 from ..storage.store import Store
 from .dispatching import Dispatching
@@ -61,11 +61,12 @@ class Subscription:
             self.port.task_run(run.shown)
         self.adjust()
 
-    def acknowledged(self) -> bool:
-        """The worker has received what it was sent; False if that was nothing."""
-        known = self.pace.acknowledge(self._clock.monotonic())
+    def acknowledged(self) -> str | None:
+        """The worker has received what it was sent; None if that was nothing."""
+        run_id = self.pace.sent
+        self.pace.acknowledge(self._clock.monotonic())
         self.adjust()
-        return known
+        return run_id
 
     def reported(self, run_id: str) -> None:
         """A state of a run was recorded; the lease goes on."""
@@ -200,9 +201,13 @@ class Taking:
 
     # Living --------------------------------------------------------------------------------------------------
 
-    def acknowledged(self, session: Session) -> bool:
-        """The worker has received what it was sent; False if that was nothing."""
-        return _subscription(session).acknowledged()
+    def acknowledged(self, session: Session) -> None:
+        """The worker has received what it was sent. Without effect if that was nothing."""
+        subscription = _subscription(session)
+        run_id = subscription.acknowledged()
+        held = None if run_id is None else session.held.get(run_id)
+        if run_id is not None and held is not None and subscription.pace.may_report:
+            self._store.submit(AcknowledgeRun(session.id, run_id, held.attempt), _ignore)
 
     def left(self, session: Session, run_id: str) -> None:
         """A lease is over."""
@@ -211,7 +216,7 @@ class Taking:
     # Ending --------------------------------------------------------------------------------------------------
 
     def adopt(self, session: Session) -> None:
-        """A session of the broker before this one. What it had acknowledged is not known any more."""
+        """A session of the broker before this one. What it had acknowledged is in the database."""
         self._subscription(session)
         self._keep_away(session)
 
@@ -253,6 +258,10 @@ class Taking:
         """Make what a session of such a worker has beside the session."""
         session.taker = Subscription(session, self._clock, self._dispatcher, self._dispatching)
         return session.taker
+
+
+def _ignore(outcome: Any) -> None:
+    """Should it not have been written, the run may be sent a second time after a restart."""
 
 
 def _subscription(session: Session) -> Subscription:

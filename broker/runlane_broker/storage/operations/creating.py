@@ -294,4 +294,5 @@ def _new_row(run: NewRunRecord, timestamp: int, state_id: str) -> dict[str, obje
         "labels": None,
         "task_inputs": None,
         "withheld": None,
+        "acknowledged": None,
     }

@@ -21,8 +21,8 @@ from .sessions import held_record
 class TakeUpSession(Operation["Resumption | None"]):
     """A worker without a resume token is back: its session goes on at the next epoch. None: it has ended.
 
-    `acknowledged`: the runs that it has acknowledged, as far as this broker knows. What it has neither
-    acknowledged nor reported is queued again.
+    `acknowledged`: the runs that it has acknowledged to this broker. What it has neither acknowledged, to whatever
+    broker, nor reported is queued again.
     """
 
     session_id: str
@@ -45,3 +45,22 @@ class TakeUpSession(Operation["Resumption | None"]):
                 freeing.free(tx, lease, "The run had not been acknowledged when the connection broke.")
         held = tuple(held_record(lease) for lease in leases if lease.id not in silent)
         return Resumption(self.epoch + 1, "", held, (), (), freeing.freed())
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeRun(Operation[None]):
+    """A worker has received a run. A broker that is started anew finds here what it need not send again."""
+
+    session_id: str
+    run_id: str
+    attempt: int
+
+    @property
+    def urgent(self) -> bool:
+        """Nobody waits for it, so it need not have a commit of its own."""
+        return False
+
+    def execute(self, tx: Transaction) -> None:
+        """Change nothing if the lease has ended meanwhile."""
+        lease = {"id": self.run_id, "attempt": self.attempt, "session_id": self.session_id}
+        tx.run(qk.acknowledge_run, lease)

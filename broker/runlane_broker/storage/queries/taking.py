@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.sql.base import Executable
 
 from runlane.protocol.states import StateType
@@ -35,4 +35,12 @@ def read_unreported() -> Executable:
         select(t.id)
         .join_from(task_run, task_run_state, s.id == t.state_id)
         .where(t.session_id == param("session_id"), t.state_type == const(StateType.PENDING), s.details.is_(None))
+        .where(t.acknowledged.is_(None) | (t.acknowledged < t.attempt))
     )
+
+
+def acknowledge_run() -> Executable:
+    """Note that a run has arrived, under this very lease."""
+    t = task_run.c
+    given = (t.id == param("id"), t.attempt == param("attempt"), t.session_id == param("session_id"))
+    return update(task_run).where(*given).values(acknowledged=t.attempt)

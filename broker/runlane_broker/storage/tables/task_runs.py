@@ -66,6 +66,7 @@ task_run: Final = Table(
     Column("labels", Text),
     Column("task_inputs", Text),
     Column("withheld", SmallInteger),  # SCHEDULED, but not to be handed out: see records
+    Column("acknowledged", BigInteger),  # the attempt that its worker has received
     CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
     CheckConstraint("lane IN (0, 1)", name="lane"),

@@ -68,6 +68,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_task_run_wait_run", "task_run_wait", ["task_run_id"], unique=False)
     op.add_column("worker_session", sa.Column("dialect", sa.Text(), nullable=True))
+    op.add_column("task_run", sa.Column("acknowledged", sa.BigInteger(), nullable=True))
     _let_waiting_runs_be_held()
 
 
