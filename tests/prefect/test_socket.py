@@ -253,7 +253,7 @@ def test_what_was_only_acknowledged_is_not_sent_again_after_a_restart(tmp_path: 
             await w.set_state(reported, "PENDING")
             assert await worker.take() == acknowledged
             await worker.hears_nothing()
-        async with world(tmp_path / "db", resume=0.5) as w, w.peer() as worker, w.peer(client_id="another") as other:
+        async with world(tmp_path / "db", resume=0.5) as w, w.peer() as worker, w.peer(client_id="2") as other:
             assert await worker.hears_nothing(0.8)
             assert await other.hears_nothing()
             await w.set_state(acknowledged, "COMPLETED")
