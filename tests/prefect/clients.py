@@ -120,7 +120,7 @@ class Town:
         """Run `programs/submit.py`, return what it has printed."""
         number = len(self._processes)
         process = await self.client(f"submit-{number}", PROGRAMS / "submit.py", what, *rest)
-        code = await process.wait(2 * PATIENCE)
+        code = await process.wait(5 * PATIENCE)
         assert code == 0, process.log
         return [json.loads(line) for line in process.log.splitlines() if line.startswith('["')]
 

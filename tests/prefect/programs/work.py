@@ -49,9 +49,9 @@ async def too_slow():
 
 
 @task(tags=["limited"], log_prints=True)
-def tagged():
+def tagged(word):
     print("a line of the log")
-    return "tagged"
+    return word
 
 
 @task
