@@ -105,6 +105,13 @@ async def beat(wire: Wire) -> None:
         await wire.send(m.Beat())
 
 
+async def lines() -> asyncio.StreamReader:
+    """Return the input. (A thread that reads it could not be ended.)"""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
 async def main(url: str) -> None:
     """Work until the input ends."""
     place = Place(url)
@@ -112,20 +119,19 @@ async def main(url: str) -> None:
     async with producer_wire(place) as producer, worker_wire(place) as worker:
         await worker.send(m.Subscribe(client_id="healthy", keys=(KEY,), limit=100))
         await worker.expect(m.Subscribed)
-        tasks = [asyncio.create_task(c) for c in (work(worker, ledger), hear(producer, ledger), beat(worker))]
-        producing = asyncio.create_task(produce(producer, ledger, stop))
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps({"window": line.strip(), **ledger.window()}), flush=True)
-            failed = [task for task in (*tasks, producing) if task.done()]
-            assert not failed, failed
-        stop.set()
-        await producing
-        deadline = time.monotonic() + 20
-        while len(ledger.finished) < ledger.number and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # The first that fails ends all: who only stopped reading would be closed by the broker, and be its fault.
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(c) for c in (work(worker, ledger), hear(producer, ledger), beat(worker))]
+            producing = group.create_task(produce(producer, ledger, stop))
+            async for line in await lines():
+                print(json.dumps({"window": line.decode().strip(), **ledger.window()}), flush=True)
+            stop.set()
+            await producing
+            deadline = time.monotonic() + 20
+            while len(ledger.finished) < ledger.number and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+            for task in tasks:
+                task.cancel()
     print(json.dumps({"submitted": ledger.number, "lost": ledger.number - len(ledger.finished)}), flush=True)
 
 
