@@ -78,6 +78,8 @@ def _run(name: str, options: argparse.Namespace) -> bool:
     since = time.monotonic()
     try:
         asyncio.run(_until_told(SCENARIOS[name](folder, options, figures)))
+    except asyncio.CancelledError:
+        figures.failures.append("it was told to end before that")
     except Exception:
         figures.failures.append(traceback.format_exc())
     figures.say("took", f"{time.monotonic() - since:.0f} s")
@@ -95,9 +97,10 @@ def _run(name: str, options: argparse.Namespace) -> bool:
 
 
 async def _until_told(scenario: Awaitable[None]) -> None:
-    """Run a scenario; SIGTERM ends it as an interrupt does: every process that it started is killed."""
+    """Run a scenario; SIGTERM and SIGHUP end it as an interrupt does: every process that it started is killed."""
     task = asyncio.ensure_future(scenario)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     await task
 
 

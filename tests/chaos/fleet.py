@@ -17,6 +17,8 @@ from .journal import Journal
 ROOT = Path(__file__).parents[2]
 #: Seconds after which what is waited for will not come, on a machine that has much else to do.
 PATIENCE = 120.0
+#: What a worker says first once a signal no longer just kills it.
+HEARS_SIGNALS = "runlane.transport: "
 
 
 def timers(scale: float) -> dict[str, float]:
@@ -108,6 +110,8 @@ class Fleet:
         """Tell a party to end, return its exit code."""
         assert party.process is not None
         party.process.go_on()
+        if party in self.workers:
+            await party.process.line(HEARS_SIGNALS, PATIENCE)
         party.process.terminate()
         return await party.process.wait(seconds)
 

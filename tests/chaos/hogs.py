@@ -17,6 +17,8 @@ from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
+_CLONE_NEWNS = 0x00020000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 
 
 class NoDisk(Exception):
@@ -27,16 +29,21 @@ class NoDisk(Exception):
 def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
     """Have a disk of so many megabytes on this folder: a tmpfs, which takes root. Raises `NoDisk`.
 
-    Databases that are on it at the end are kept beside it.
+    Databases that are on it at the end are kept beside it. Nobody but this process and those that it starts sees
+    the disk, so that even a kill -9 leaves none behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     _call("mount", b"runlane", bytes(folder), b"tmpfs", 0, f"size={megabytes}m".encode())
     try:
         yield SmallDisk(folder)
     finally:
-        for file in folder.glob("*.db*"):
-            shutil.copy(file, folder.parent)
-        _call("umount2", bytes(folder), _MNT_DETACH)
+        try:
+            for file in folder.glob("*.db*"):
+                shutil.copy(file, folder.parent)
+        finally:
+            _call("umount2", bytes(folder), _MNT_DETACH)
 
 
 def _call(name: str, *arguments: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from tests.faults.harness import Process, Site
 from tests.faults.proxy import Pace, Proxy
 
-from .fleet import PATIENCE, ROOT, Fleet, Party
+from .fleet import HEARS_SIGNALS, PATIENCE, ROOT, Fleet, Party
 from .hogs import SmallDisk
 from .schedule import Step
 
@@ -152,7 +152,7 @@ class Nemesis:
         self._fleet.healed(hurt)
 
     async def _replace(self, party: Party, process: Process) -> None:
-        await process.line("worker: ", PATIENCE)  # it hears signals from then on
+        await process.line(HEARS_SIGNALS, PATIENCE)
         process.terminate()
         self.exits.append((party.name, await process.wait(END_SECONDS)))
         await self._fleet.start(party)
