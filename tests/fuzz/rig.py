@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from runlane.protocol import messages as m
 from tests.faults.harness import PATIENCE, Process, Site, site, within, worker_wire
 from tests.storage.database import audit
 
-from .cases import KEYS
+from .cases import KEYS, QUEUE
 
 MIB = 2**20
 
@@ -105,11 +107,21 @@ class Rig:
             audit(lambda text: connection.execute(text).fetchall())
 
 
+async def _make_queue(place: Site) -> None:
+    """Make what valid frames subscribe to."""
+    pool, _, queue = QUEUE.partition("/")
+    async with httpx.AsyncClient(base_url=f"{place.url}/api/work_pools/") as client:
+        for path, body in (("", {"name": pool, "type": "process"}), (f"{pool}/queues", {"name": queue})):
+            answer = await client.post(path, json=body)
+            assert answer.is_success, answer.text
+
+
 @asynccontextmanager
 async def rig(folder: Path) -> AsyncGenerator[Rig]:
     """Start a broker at its defaults, and the healthy peers."""
     async with site(folder) as place:
         broker = await place.broker()
+        await _make_queue(place)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.fuzz.healthy", place.url,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
