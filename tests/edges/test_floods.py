@@ -75,6 +75,23 @@ def test_a_flood_of_frames_that_wait_for_nothing_or_change_nothing_is_cut(
     run(main())
 
 
+def test_who_watches_the_same_runs_again_and_again_is_cut(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk, "BURST", 100.0)
+    monkeypatch.setattr(talk, "RATE", 0.001)
+
+    async def main() -> None:
+        async with producer(broker) as peer:
+            new = new_run("edge.watched")
+            await peer.submit(new)
+            frame = {"type": "watch", "ids": [new["id"]] * 10}
+            await peer.say([frame] * 50)
+            assert TOO_MUCH not in await peer.answers(), "so many are nothing unusual"
+            await peer.say([frame] * 60)
+            assert await peer.closed() == TOO_MUCH
+
+    run(main())
+
+
 def test_what_was_said_is_forgotten_with_time() -> None:
     now = 0.0
     bucket = talk.Talk(lambda: now)

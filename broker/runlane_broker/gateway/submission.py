@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.websockets import WebSocket
@@ -25,8 +25,6 @@ from ..errors import Overloaded, StoreUnavailable
 from ..storage.records import Created, Creation, FinalRun, NewRunRecord, TransitionOutcome
 from .connection import Connection
 
-T = TypeVar("T")
-
 _REFUSED = {
     Creation.ID_CONFLICT: "this id is taken by a run with another key or other parameters",
     Creation.IDEMPOTENCY_CONFLICT: "this idempotency key is taken by a run with other parameters",
@@ -38,6 +36,10 @@ _REFUSED = {
 _IDS_PER_LOOK = 50
 _LOOKS = 4
 
+#: What it costs to watch a run that there is not, or once more on one connection; and how many are remembered.
+_VAIN_WATCH = 0.1
+_TOLD = 1000
+
 #: Characters of an item's error: as many answers as a frame may have items must fit into one message.
 _MAX_ITEM_TEXT = 120
 
@@ -48,6 +50,8 @@ class SubmissionConnection(Connection):
     def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
         super().__init__(socket, core, access, submission_conversation(), codec.SUBMISSION_UP)
         self._watched: set[str] = set()
+        #: Some of those whose end was told here.
+        self._told: set[str] = set()
         self._reads: set[asyncio.Task[None]] = set()
         self._looks = asyncio.Semaphore(_LOOKS)
         self._clear = asyncio.Event()
@@ -113,6 +117,8 @@ class SubmissionConnection(Connection):
     # Watching ----------------------------------------------------------------------------------------------
 
     def _on_watch(self, frame: m.Watch, size: int) -> None:
+        again = sum(run_id in self._watched or run_id in self._told for run_id in frame.ids)
+        self.in_vain(again * _VAIN_WATCH)
         self._watched.update(frame.ids)
         self._core.watching.watch(self, frame.ids)
         task = asyncio.create_task(self._look_up(frame.ids, self._last_submit, self.hold(size)))
@@ -136,7 +142,7 @@ class SubmissionConnection(Connection):
             return
         finally:
             release()
-        self.in_vain(len(unknown) / 10)
+        self.in_vain(len(unknown) * _VAIN_WATCH)
         for run_id in unknown:
             self._watched.discard(run_id)
             self.send(m.Error(code=ErrorCode.NOT_FOUND, message="there is no such run", frame="watch", ref=run_id))
@@ -145,7 +151,7 @@ class SubmissionConnection(Connection):
         """Look as soon as what was found before has been taken."""
         async with self._looks:
             await self._clear.wait()
-            return await _to_its_end(self._core.watching.look_up(self, ids))
+            return await self._core.watching.look_up(self, ids)
 
     def _on_unwatch(self, frame: m.Unwatch, _size: int) -> None:
         self._watched.difference_update(frame.ids)
@@ -154,6 +160,9 @@ class SubmissionConnection(Connection):
     def run_finished(self, run: FinalRun) -> None:
         """Push the end of a run."""
         self._watched.discard(run.id)
+        if len(self._told) >= _TOLD:
+            self._told.clear()
+        self._told.add(run.id)
         self.send(
             m.RunFinished(
                 id=run.id,
@@ -211,16 +220,6 @@ class SubmissionConnection(Connection):
         for task in self._reads:
             task.cancel()
         self._core.watching.unwatch(self, tuple(self._watched))
-
-
-async def _to_its_end(reading: Coroutine[Any, Any, T]) -> T:
-    """Wait for a read. Who is cancelled waits for it all the same: cut off, it would cost its connection."""
-    task = asyncio.create_task(reading)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 class _Head(msgspec.Struct):

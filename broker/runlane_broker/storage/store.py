@@ -13,8 +13,6 @@ from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from runlane.protocol.states import FINAL, StateType
-
 from ..clock import Clock
 from ..errors import StartupError, StoreUnavailable
 from . import queries as q
@@ -23,6 +21,7 @@ from .flows import FlowReader
 from .kept import KeptReader
 from .lists import Lists
 from .operations.base import Operation
+from .outcomes import OutcomeReader
 from .queues import QueueReader
 from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
 from .retention import RetentionReader
@@ -48,6 +47,7 @@ class Store:
         self._refiller = refiller
         self._refills = ThreadPoolExecutor(1, "runlane-refills")
         self._engine = engine
+        self._outcomes = OutcomeReader(self._reading)
         #: Flows and deployments, one at a time.
         self.flows = FlowReader(self._reading)
         self.lists = Lists(self._reading)
@@ -69,7 +69,7 @@ class Store:
         except sqlite3.Error as exc:
             raise StartupError(f"cannot use the database {path}: {exc}") from exc
         url = URL.create("sqlite+aiosqlite", database=str(path))
-        engine = create_async_engine(url, pool_size=2, max_overflow=2, connect_args={"timeout": BUSY_SECONDS})
+        engine = create_async_engine(url, pool_size=4, max_overflow=0, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine.sync_engine, "connect", _read_only)
         return cls(writer, refiller, engine)
 
@@ -112,6 +112,7 @@ class Store:
         await self._writer.close()
         await asyncio.to_thread(self._refills.shutdown)
         self._refiller.close()
+        await self._outcomes.close()
         await self._engine.dispose()
 
     # Reads -----------------------------------------------------------------------------------------------
@@ -133,16 +134,11 @@ class Store:
         return await self.task_runs.get(run_id)
 
     async def outcomes(self, ids: Sequence[str]) -> dict[str, FinalRun | None]:
-        """Return the outcome of each of these runs that exists; None where it has not ended."""
-        found: dict[str, FinalRun | None] = {}
-        for start in range(0, len(ids), _IDS_PER_READ):
-            async with self._reading() as connection:
-                rows = (await connection.execute(q.read_outcomes(ids[start : start + _IDS_PER_READ]))).all()
-            for id_, key, type_, name, message, result, error in rows:
-                state = StateType(type_)
-                final = FinalRun(id_, key, state, name, message, result, error) if state in FINAL else None
-                found[id_] = final
-        return found
+        """Return the outcome of each of these runs that exists; None where it has not ended.
+
+        Raises `StoreUnavailable`.
+        """
+        return await self._outcomes.of(ids)
 
     async def history(self, run_id: str) -> list[StateRecord]:
         """Return a task run's states, oldest first."""
