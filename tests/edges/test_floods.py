@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,8 @@ from runlane.protocol import limits
 from runlane.protocol.messages import SUBPROTOCOL
 from runlane_broker import deadlines
 from runlane_broker.api import parsing
+from runlane_broker.core.ports import Watcher
+from runlane_broker.core.watching import Watching
 from runlane_broker.gateway import talk
 from runlane_broker.gateway.outbox import HIGH_WATER, Outbox
 
@@ -73,6 +76,33 @@ def test_a_flood_of_frames_that_wait_for_nothing_or_change_nothing_is_cut(
             assert await peer.closed() == TOO_MUCH
 
     run(main())
+
+
+def test_runs_that_are_watched_one_by_one_are_looked_for_together(
+    broker: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read for each would fall behind a producer that hands in run after run, and have it cut off at last."""
+    ours = {new_run("edge.watched")["id"] for _ in range(200)}
+    looks: list[int] = []
+    look_up = Watching.look_up
+
+    async def noted(self: Watching, watcher: Watcher, ids: Sequence[str]) -> list[str]:
+        if len(of_ours := set(ids) & ours):  # the host's own peers watch, too
+            looks.append(len(of_ours))
+        return await look_up(self, watcher, ids)
+
+    monkeypatch.setattr(Watching, "look_up", noted)
+
+    async def main() -> None:
+        async with producer(broker) as peer:
+            await peer.say([{"type": "watch", "ids": [run_id]} for run_id in ours])
+            for _ in range(200):
+                await peer.expect("error")
+
+    run(main())
+    assert sum(looks) == 200
+    assert 4 < max(looks) <= 50
+    assert len(looks) <= 20
 
 
 def test_who_watches_the_same_runs_again_and_again_is_cut(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:

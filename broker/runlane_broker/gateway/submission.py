@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from starlette.websockets import WebSocket
@@ -31,10 +32,11 @@ _REFUSED = {
 }
 
 
-#: Runs that a `watch` looks for in one go, and how many goes may be under way: results may be large, and who asks
-#: for them may not take them.
+#: Runs that are looked for in one go, at most: results may be large, and who asks for them may not take them. What
+#: several frames ask for is looked for together: few at first, more while what is found does not pile up.
 _IDS_PER_LOOK = 50
-_LOOKS = 4
+_FEW = 4
+_Sought: TypeAlias = tuple[Sequence[str], asyncio.Future[None] | None, Callable[[], None] | None]
 
 #: What it costs to watch a run that there is not, or once more on one connection; and how many are remembered.
 _VAIN_WATCH = 0.1
@@ -52,8 +54,10 @@ class SubmissionConnection(Connection):
         self._watched: set[str] = set()
         #: Some of those whose end was told here.
         self._told: set[str] = set()
-        self._reads: set[asyncio.Task[None]] = set()
-        self._looks = asyncio.Semaphore(_LOOKS)
+        #: Runs that are to be looked for; what was submitted before them; what is called when all are found.
+        self._sought: deque[_Sought] = deque()
+        self._looking: asyncio.Task[None] | None = None
+        self._together = _FEW
         self._clear = asyncio.Event()
         self._clear.set()
         self._last_submit: asyncio.Future[None] | None = None
@@ -121,37 +125,48 @@ class SubmissionConnection(Connection):
         self.in_vain(again * _VAIN_WATCH)
         self._watched.update(frame.ids)
         self._core.watching.watch(self, frame.ids)
-        task = asyncio.create_task(self._look_up(frame.ids, self._last_submit, self.hold(size)))
-        self._reads.add(task)
-        task.add_done_callback(self._reads.discard)
+        chunks = [frame.ids[at : at + _IDS_PER_LOOK] for at in range(0, len(frame.ids), _IDS_PER_LOOK)] or [()]
+        release = self.hold(size)
+        for chunk in chunks:
+            self._sought.append((chunk, self._last_submit, release if chunk is chunks[-1] else None))
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_up())
 
-    async def _look_up(
-        self, ids: Sequence[str], before: asyncio.Future[None] | None, release: Callable[[], None]
-    ) -> None:
-        """Look after what was submitted before on this connection: frames are taken in their order."""
+    async def _look_up(self) -> None:
+        """Look for what is sought, until there is nothing, and only while what was found has been taken.
+
+        That is after what was submitted before on this connection: frames are taken in their order.
+        """
         try:
-            if before is not None:
-                await asyncio.shield(before)
-            unknown = [
-                id_
-                for start in range(0, len(ids), _IDS_PER_LOOK)
-                for id_ in await self._look(ids[start : start + _IDS_PER_LOOK])
-            ]
+            while self._sought:
+                await self._clear.wait()
+                batch = self._next_look()
+                for before in {before for _, before, _ in batch if before is not None}:
+                    await asyncio.shield(before)
+                unknown = await self._core.watching.look_up(self, [id_ for ids, _, _ in batch for id_ in ids])
+                self._together = _FEW if self._outbox.congested else min(2 * self._together, _IDS_PER_LOOK)
+                for _, _, release in batch:
+                    if release is not None:
+                        release()
+                self._not_found(unknown)
         except StoreUnavailable:
             self.close(CloseCode.OVERLOADED, "the database cannot be read now")
-            return
         finally:
-            release()
+            self._looking = None
+
+    def _next_look(self) -> list[_Sought]:
+        batch = [self._sought.popleft()]
+        room = self._together - len(batch[0][0])
+        while self._sought and len(self._sought[0][0]) <= room:
+            batch.append(self._sought.popleft())
+            room -= len(batch[-1][0])
+        return batch
+
+    def _not_found(self, unknown: Sequence[str]) -> None:
         self.in_vain(len(unknown) * _VAIN_WATCH)
         for run_id in unknown:
             self._watched.discard(run_id)
             self.send(m.Error(code=ErrorCode.NOT_FOUND, message="there is no such run", frame="watch", ref=run_id))
-
-    async def _look(self, ids: Sequence[str]) -> list[str]:
-        """Look as soon as what was found before has been taken."""
-        async with self._looks:
-            await self._clear.wait()
-            return await self._core.watching.look_up(self, ids)
 
     def _on_unwatch(self, frame: m.Unwatch, _size: int) -> None:
         self._watched.difference_update(frame.ids)
@@ -213,12 +228,13 @@ class SubmissionConnection(Connection):
         try:
             await super().run()
         finally:
-            await asyncio.gather(*self._reads, return_exceptions=True)
+            if self._looking is not None:
+                await asyncio.gather(self._looking, return_exceptions=True)
 
     def on_closed(self) -> None:
         """Nobody is there to be told."""
-        for task in self._reads:
-            task.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         self._core.watching.unwatch(self, tuple(self._watched))
 
 
