@@ -104,6 +104,24 @@ def test_pausing_resuming_and_ranking_on_both_routes(broker: Host) -> None:
     assert (shown["status"], shown["late_after"]) == ("NOT_READY", 5.0)
 
 
+def test_the_status_of_a_pool_is_that_of_its_queues(broker: Host) -> None:
+    pool = a_pool(broker)
+    url = f"/api/work_pools/{pool['name']}"
+
+    def status() -> set[str]:
+        (listed,) = post(broker, "/api/work_pools/filter", {"work_pools": {"name": {"any_": [pool["name"]]}}})
+        return {listed["status"], broker.http.get(url).json()["status"]}
+
+    assert {pool["status"]} == status() == {"NOT_READY"}
+    post(broker, f"{url}/queues", {"name": "polled"})
+    post(broker, f"{url}/get_scheduled_flow_runs", {"work_queue_names": ["polled"]})
+    assert status() == {"READY"}
+    broker.http.patch(url, json={"is_paused": True})
+    assert status() == {"PAUSED"}
+    broker.http.patch(url, json={"is_paused": False})
+    assert status() == {"READY"}
+
+
 def test_polling_a_queue(broker: Host) -> None:
     queue = a_queue(broker, concurrency_limit=2)
     url = f"/api/work_queues/{queue['id']}"

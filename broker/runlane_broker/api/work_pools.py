@@ -149,6 +149,7 @@ def _render(pool: PoolRecord) -> WorkPool:
         is_paused=pool.is_paused,
         concurrency_limit=pool.concurrency_limit,
         default_queue_id=pool.default_queue_id,
+        status=pool.status.value,
     )
 
 

@@ -66,7 +66,7 @@ class WorkPool(Response):
     is_paused: bool
     concurrency_limit: int | None
     default_queue_id: str | None
-    status: None = None
+    status: str
 
 
 class WorkPoolList(Paged):

@@ -39,7 +39,7 @@ def split_queue_key(key: str) -> tuple[str, str]:
 
 
 class QueueStatus(StrEnum):
-    """Whether somebody serves a queue."""
+    """Whether somebody serves a queue, or one of a pool's."""
 
     READY = "READY"
     NOT_READY = "NOT_READY"
@@ -55,7 +55,10 @@ class QueueFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class PoolRecord:
-    """A work pool. Times in microseconds UTC; `base_job_template` is a JSON object."""
+    """A work pool. Times in microseconds UTC; `base_job_template` is a JSON object.
+
+    `is_ready`: one of its queues is READY.
+    """
 
     id: str
     name: str
@@ -65,8 +68,16 @@ class PoolRecord:
     is_paused: bool
     concurrency_limit: int | None
     default_queue_id: str | None
+    is_ready: bool
     created: int
     updated: int
+
+    @property
+    def status(self) -> QueueStatus:
+        """Whether somebody serves one of its queues; PAUSED comes first."""
+        if self.is_paused:
+            return QueueStatus.PAUSED
+        return QueueStatus.READY if self.is_ready else QueueStatus.NOT_READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,7 @@ def pool_record(row: Any) -> PoolRecord:
         is_paused=bool(row.is_paused),
         concurrency_limit=row.concurrency_limit,
         default_queue_id=row.default_queue_id,
+        is_ready=bool(row.is_ready),
         created=row.created,
         updated=row.updated,
     )

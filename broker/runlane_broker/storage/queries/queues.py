@@ -40,9 +40,14 @@ from .leases import flow_waits
 
 
 def read_pools() -> Select[Any]:
-    """Return work pools, each with the id of its default queue."""
+    """Return work pools, each with the id of its default queue, and whether one of its queues is READY."""
     default = and_(work_queue.c.work_pool_id == work_pool.c.id, work_queue.c.is_default)
-    return select(*work_pool.c, work_queue.c.id.label("default_queue_id")).outerjoin(work_queue, default)
+    any_ = work_queue.alias("any")
+    ready = select(any_.c.id).where(
+        any_.c.work_pool_id == work_pool.c.id, any_.c.status == const(QueueStatus.READY)
+    )
+    columns = (*work_pool.c, work_queue.c.id.label("default_queue_id"), ready.exists().label("is_ready"))
+    return select(*columns).outerjoin(work_queue, default)
 
 
 def read_queues() -> Select[Any]:
