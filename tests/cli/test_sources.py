@@ -261,6 +261,7 @@ WRONG = [
     ("client.url", "RUNLANE_URL", "http://u:pw@h", "may hold no user"),
     ("client.url", "RUNLANE_URL", "http://h:99999", "is no URL"),
     ("client.url", "RUNLANE_URL", "http:///x", "names no host"),
+    ("client.url", "RUNLANE_URL", "http://h:4200/api/", "is without /api, not 'http://h:4200/api/'"),
 ]
 
 

@@ -159,7 +159,10 @@ class Url(Kind):
             raise ConfigError(f"names no host: {_harmless(text)!r}")
         if parts.username is not None or parts.query or parts.fragment:
             raise ConfigError("may hold no user, query or fragment; a token goes into RUNLANE_TOKEN")
-        return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+        path = parts.path.rstrip("/")
+        if path.endswith("/api"):
+            raise ConfigError(f"is without /api, not {_harmless(text)!r}")
+        return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
 @dataclass(frozen=True, slots=True)
