@@ -3,8 +3,8 @@
 import asyncio
 
 
-async def report(day: int) -> str:
-    await asyncio.sleep(0.05)
+async def report(day: int, seconds: float = 0.05) -> str:
+    await asyncio.sleep(seconds)
     return f"report of day {day}"
 
 

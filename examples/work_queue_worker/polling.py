@@ -1,7 +1,9 @@
 """A worker that polls a work pool over HTTP: claims a run, makes it PENDING, executes it, says how it ended."""
 
 import asyncio
+import json
 import time
+from urllib.error import HTTPError, URLError
 
 from flows import FLOWS
 
@@ -37,4 +39,11 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HTTPError as exc:
+        raise SystemExit(f"refused: {json.load(exc)['detail']}") from None
+    except URLError as exc:
+        raise SystemExit(f"the broker cannot be reached: {exc.reason}") from None
+    except KeyboardInterrupt:
+        pass

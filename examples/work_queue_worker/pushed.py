@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 BROKER = os.environ.get("RUNLANE_URL", "http://127.0.0.1:4200")
 URL = BROKER.replace("http", "ws", 1) + "/api/task_runs/subscriptions/scheduled"
 QUEUES = ["example/urgent", "example/default"]
+held = {}  # (run, attempt) -> the task that works on it
 
 
 async def execute(run, send):
@@ -22,8 +23,30 @@ async def execute(run, send):
         outcome = {"state": {"type": "COMPLETED"}, "result": result}
     except Exception as exc:
         outcome = {"state": {"type": "FAILED", "message": str(exc)}}
+    if held.pop(key_of(run), None) is None:
+        return  # lost meanwhile: it counts no more
     print(f"pushed: {run['parameters']} of {run['work_queue']}", flush=True)
     await send({"type": "finished", **lease, **outcome})
+
+
+async def stop(frame, send):
+    if task := held.get(key_of(frame)):
+        task.cancel()
+        await asyncio.wait([task])
+        if held.pop(key_of(frame), None):  # neither lost, nor completed all the same
+            print("stopped: it was cancelled", flush=True)
+            lease = {"id": frame["id"], "attempt": frame["attempt"]}
+            await send({"type": "finished", **lease, "state": {"type": "CANCELLED"}})
+
+
+def forget(frame):
+    if task := held.pop(key_of(frame), None):
+        task.cancel()
+        print("stopped: it is somebody else's", flush=True)
+
+
+def key_of(frame):
+    return frame["id"], frame["attempt"]
 
 
 async def beat(seconds, send):
@@ -50,7 +73,11 @@ async def main():
                         print("subscribed", flush=True)
                     case "runs":
                         for run in frame["runs"]:
-                            group.create_task(execute(run, send))
+                            held[key_of(run)] = group.create_task(execute(run, send))
+                    case "cancel":
+                        group.create_task(stop(frame, send))
+                    case "lease_lost":
+                        forget(frame)
                     case "error":
                         print(f"refused: {frame['message']}", flush=True)
         raise SystemExit("the broker has gone")

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from runlane.config import ClientSection
+from runlane.rest import ask
+
 from .harness import EXAMPLES, PYTHON, Site, example, free_port, until
 
 pytestmark = pytest.mark.process
@@ -100,6 +103,39 @@ def test_work_queue_worker(tmp_path: Path) -> None:
         states = rows(site, "SELECT flow_run_id, count(*) FROM flow_run_state WHERE type = 'PENDING' GROUP BY 1")
     assert sorted(map(int, days)) == list(range(20))
     assert [count for _, count in states] == [1] * 20
+
+
+def test_work_queue_worker_before_its_pool(tmp_path: Path) -> None:
+    with example("work_queue_worker", tmp_path) as site:
+        assert site.run(PYTHON, "polling.py").ends(1) == 'refused: Work pool "example" not found.\n'
+
+
+def test_work_queue_worker_stops_what_it_is_told_to(tmp_path: Path) -> None:
+    with example("work_queue_worker", tmp_path) as site:
+        site.main("prepare")
+        pushed = site.run(PYTHON, "pushed.py")
+        pushed.says("subscribed")
+        client = ClientSection(url=site.url)
+        flow = ask(client, "POST", "/flows/", {"name": "report"})["id"]
+
+        def begun(**parameters: float) -> str:
+            where = {"work_pool_name": "example", "work_queue_name": "urgent"}
+            wanted = {"flow_id": flow, "parameters": parameters, "state": {"type": "SCHEDULED"}, **where}
+            run = ask(client, "POST", "/flow_runs/", wanted)["id"]
+            until(lambda: state(run) == "RUNNING")
+            return f"/flow_runs/{run}"
+
+        def state(run: str) -> str:
+            return ask(client, "GET", f"/flow_runs/{run.rpartition('/')[2]}")["state"]["type"]
+
+        cancelled = begun(day=1, seconds=600)
+        ask(client, "POST", f"{cancelled}/set_state", {"state": {"type": "CANCELLING"}})
+        pushed.says("it was cancelled")
+        until(lambda: state(cancelled) == "CANCELLED")
+        lost = begun(day=2, seconds=600)  # its one slot is free again
+        ask(client, "POST", f"{lost}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+        pushed.says("somebody else's")
+        begun(day=3, seconds=600)
 
 
 def test_many_workers(tmp_path: Path) -> None:
