@@ -33,12 +33,19 @@ def test_queues_and_pools(runlane: Run, broker: Broker) -> None:
     do("queue", "resume", "nightly/reports")
     do("queue", "set", "nightly/reports", "--limit", "none", "--priority", "7")
     table = do("queue", "ls", "--pool", "nightly").splitlines()
-    assert table[0].split()[:3] == ["work_pool_name", "name", "priority"]
-    assert [line.split()[:4] for line in table[1:]] == [
-        ["nightly", "default", "2", "NOT_READY"],
-        ["nightly", "reports", "7", "NOT_READY"],
+    assert table[0].split()[:2] == ["name", "priority"]
+    assert [line.split()[:3] for line in table[1:]] == [
+        ["nightly/default", "2", "NOT_READY"],
+        ["nightly/reports", "7", "NOT_READY"],
     ]
     do("pool", "pause", "nightly")
+    do("queue", "set", "nightly/default", "--priority", "9")
+    shown = [line.split()[:3] for line in do("queue", "ls").splitlines()]
+    assert [line for line in shown if line[0].startswith(("nightly", "default-agent-pool/mine"))] == [
+        ["default-agent-pool/mine", "2", "NOT_READY"],
+        ["nightly/reports", "7", "PAUSED"],
+        ["nightly/default", "9", "PAUSED"],
+    ]
     (pool,) = [pool for pool in json.loads(do("pool", "ls", "--json")) if pool["name"] == "nightly"]
     assert (pool["is_paused"], pool["concurrency_limit"], pool["type"]) == (True, 20, "process")
     do("queue", "delete", "mine")
@@ -62,6 +69,7 @@ def test_the_same_from_a_program(broker: Broker) -> None:
     ("words", "code", "error"),
     [
         (("queue", "pause", "nope"), 1, "runlane: Work pool queue 'default-agent-pool/nope' not found."),
+        (("queue", "pause", "a/b/c"), 2, "runlane: a/b/c: a queue is NAME or POOL/NAME, with one slash at most"),
         (("queue", "set", "q"), 2, "runlane queue: set needs something to set (see runlane queue --help)"),
         (
             ("queue", "create", "/q"),
@@ -86,5 +94,18 @@ def test_what_is_refused_is_said_in_a_line(
 
 
 def test_who_is_not_there_is_said() -> None:
-    with pytest.raises(NotReached, match="cannot be reached"):
+    with pytest.raises(NotReached, match=r"^http://127\.0\.0\.1:9: cannot be reached: Connection refused$"):
         WorkQueues(ClientSection(url="http://127.0.0.1:9")).pools()
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        (None, "wants a token, none is set: --token-file, RUNLANE_TOKEN_FILE"),
+        ("another-token-than-that", "wants a token, not the one that is set"),
+    ],
+)
+def test_a_token_that_is_missing_or_wrong_is_named(broker: Broker, token: str | None, says: str) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        WorkQueues(ClientSection(url=broker.url, token=token)).pools()
+    assert (refused.value.status, str(refused.value)) == (401, f"{broker.url}: {says}")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ..config import ClientSection, ConfigError, load_config
 from ..config.flags import add_flags, flags_of
-from ..errors import RunlaneError
+from ..errors import ArgumentError, RunlaneError
 from ..queues import WorkQueues
 from .console import DONE, FAILED, USAGE, Parser, complain, one_line
 
@@ -50,6 +50,8 @@ def main(kind: str, argv: Sequence[str]) -> int:
         return complain(exc, USAGE)
     try:
         (_pools if kind == "pool" else _queues)(WorkQueues(client), options)
+    except ArgumentError as exc:
+        return complain(exc, USAGE)
     except RunlaneError as exc:
         return complain(exc, FAILED)
     return DONE
@@ -57,9 +59,15 @@ def main(kind: str, argv: Sequence[str]) -> int:
 
 def _queues(queues: WorkQueues, options: argparse.Namespace) -> None:
     if options.action == "ls":
-        _show(queues.list(options.pool), options.json, ("work_pool_name", *_QUEUE_COLUMNS))
+        found = queues.list(options.pool)
+        if options.json:
+            print(json.dumps(found))
+        else:
+            _show(_as_typed(found, queues.pools()), _QUEUE_COLUMNS)
         return
     pool, _, name = options.name.rpartition("/")
+    if "/" in pool:
+        raise ArgumentError(f"{options.name}: a queue is NAME or POOL/NAME, with one slash at most")
     match options.action:
         case "create":
             queues.create(name, pool or None, **_values(options))
@@ -72,7 +80,11 @@ def _queues(queues: WorkQueues, options: argparse.Namespace) -> None:
 def _pools(queues: WorkQueues, options: argparse.Namespace) -> None:
     match options.action:
         case "ls":
-            _show(queues.pools(), options.json, ("name", "type", "is_paused", "concurrency_limit"))
+            pools = queues.pools()
+            if options.json:
+                print(json.dumps(pools))
+            else:
+                _show(pools, _POOL_COLUMNS)
         case "create":
             queues.create_pool(options.name, **_values(options))
         case "delete":
@@ -81,13 +93,24 @@ def _pools(queues: WorkQueues, options: argparse.Namespace) -> None:
             queues.update_pool(options.name, **_changes(options))
 
 
+_POOL_COLUMNS: Final = ("name", "type", "status", "concurrency_limit")
 _QUEUE_COLUMNS: Final = ("name", "priority", "status", "concurrency_limit", "active_slots", "last_polled")
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
-    if as_json:
-        print(json.dumps(rows))
-        return
+def _as_typed(queues: list[dict[str, Any]], pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the queues by pool and priority, named as a command wants it; what a pool's pause stops is PAUSED."""
+    paused = {pool["name"] for pool in pools if pool["is_paused"]}
+    return [
+        {
+            **queue,
+            "name": f"{queue['work_pool_name']}/{queue['name']}",
+            "status": "PAUSED" if queue["work_pool_name"] in paused else queue["status"],
+        }
+        for queue in sorted(queues, key=lambda queue: (queue["work_pool_name"], queue["priority"]))
+    ]
+
+
+def _show(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     table = [list(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     for line in table:
