@@ -42,9 +42,29 @@ def ask(client: ClientSection, method: str, path: str, body: Any = None, patienc
         return json.loads(data) if data else None
     except HTTPError as exc:
         with exc:
+            if exc.code == 401:
+                raise RequestRefused(exc.code, f"{client.url}: {wanted_token(client)}") from None
             raise RequestRefused(exc.code, _detail(exc.read(_MAX_ANSWER)) or exc.reason) from None
     except (URLError, OSError, HTTPException, ValueError) as exc:
-        raise NotReached(f"{client.url} cannot be reached: {exc}") from exc
+        raise NotReached(f"{client.url}: {not_reached(exc)}") from exc
+
+
+def wanted_token(client: ClientSection) -> str:
+    """Return what the broker's 401 means: it does not know that a wrong token and none are not the same."""
+    wrong = "none is set: --token-file, RUNLANE_TOKEN_FILE" if client.token is None else "not the one that is set"
+    return f"wants a token, {wrong}"
+
+
+def not_reached(exc: Exception) -> str:
+    """Return in words why nobody answers."""
+    reason: object = exc.reason if isinstance(exc, URLError) else exc
+    if isinstance(reason, TimeoutError):
+        text = "no answer in time"
+    elif isinstance(reason, OSError) and reason.strerror:
+        text = reason.strerror
+    else:
+        text = str(reason) or type(reason).__name__
+    return f"cannot be reached: {text}"
 
 
 def _detail(data: bytes) -> str | None:

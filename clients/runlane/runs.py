@@ -15,12 +15,17 @@ from typing import Any, Final
 from .config import ClientSection, load_config
 from .errors import ArgumentError
 from .futures import checked_id
-from .protocol.states import StateType
+from .protocol.states import StateName, StateType
 from .rest import ask
 
 #: Seconds that one request may take: the broker changes up to 10,000 runs in each.
 _PATIENCE: Final = 60.0
-_TYPES: Final = frozenset(type_.value for type_ in StateType)
+_TYPES: Final = tuple(type_.value for type_ in StateType)
+#: The names, as they are written, of states that say more than their type.
+_NAMES: Final = {
+    name.lower(): name
+    for name in (*(name.value for name in StateName if name.upper() not in _TYPES), "Late", "Suspended")
+}
 
 
 class TaskRuns:
@@ -80,10 +85,19 @@ def _chosen(keys: Sequence[str], states: Sequence[str], tags: Sequence[str], *, 
     if tags:
         filter_["tags"] = {"all_": list(tags)}
     if states:
-        types = [state.upper() for state in states if state.upper() in _TYPES]
-        names = [state for state in states if state.upper() not in _TYPES]
-        either = {"type": {"any_": types}, "name": {"any_": names}}
-        filter_["state"] = {"operator": "or_", **{what: one for what, one in either.items() if one["any_"]}}
+        filter_["state"] = _in_one_of(states)
     if not filter_ and not every:
         raise ArgumentError("say which runs: keys, states or tags, or `every`")
     return {"task_runs": filter_} if filter_ else {"all": True}
+
+
+def _in_one_of(states: Sequence[str]) -> Mapping[str, Any]:
+    """Return the filter of these types and names. Raises `ArgumentError` for what is neither."""
+    types = [state.upper() for state in states if state.upper() in _TYPES]
+    names = [_NAMES.get(state.lower(), state) for state in states if state.upper() not in _TYPES]
+    for name in names:
+        if name.lower() not in _NAMES:
+            known = ", ".join((*_TYPES, *sorted(_NAMES.values())))
+            raise ArgumentError(f"{name!r} is no state; known are {known}")
+    either = {"type": {"any_": types}, "name": {"any_": names}}
+    return {"operator": "or_", **{what: one for what, one in either.items() if one["any_"]}}

@@ -86,6 +86,7 @@ def test_parked_runs_are_queued_again(runlane: Run, broker: Broker) -> None:
         (("cancel",), "say which runs"),
         (("cancel", uuid7(), "--all"), "not both"),
         (("cancel", "nonsense"), "is no id of a run"),
+        (("cancel", "--state", "SCHEDULD"), "'SCHEDULD' is no state; known are SCHEDULED, PENDING, "),
         (("requeue",), "say which runs"),
         (("requeue", "--key", "k"), "--key and --tag need --parked"),
     ],

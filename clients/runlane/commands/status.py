@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from http.client import HTTPException
 from itertools import islice
 from typing import Any, Final, cast
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from ..config import ClientSection, ConfigError, load_config
 from ..config.flags import add_flags, flags_of
+from ..rest import not_reached, wanted_token
 from .console import DONE, FAILED, USAGE, Parser, complain, one_line, seconds
 
 #: Seconds that an answer may take.
@@ -138,10 +139,7 @@ def _with_unserved(status: Status, client: ClientSection) -> Status:
     except _NoAnswer:
         return status
     if code == 401:
-        wrong = (
-            "none is set: --token-file, RUNLANE_TOKEN_FILE" if client.token is None else "not the one that is set"
-        )
-        return replace(status, problem=f"wants a token, {wrong}")
+        return replace(status, problem=wanted_token(client))
     keys = _list(code, body)
     return status if keys is None else replace(status, unserved={key["task_key"]: key["waiting"] for key in keys})
 
@@ -167,15 +165,5 @@ def _get(client: ClientSection, path: str, patience: float, body: bytes | None =
     except HTTPError as exc:
         with exc:
             return exc.code, b""
-    except URLError as exc:
-        raise _NoAnswer(f"cannot be reached: {_reason(exc.reason)}") from None
     except (OSError, HTTPException, ValueError) as exc:
-        raise _NoAnswer(f"cannot be reached: {_reason(exc)}") from None
-
-
-def _reason(reason: object) -> str:
-    if isinstance(reason, TimeoutError):
-        return "no answer in time"
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror
-    return str(reason) or type(reason).__name__
+        raise _NoAnswer(not_reached(exc)) from None
