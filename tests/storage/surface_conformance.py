@@ -198,13 +198,16 @@ class SurfaceConformance:
         assert db.do(CreateFlowRun(other)) == Created(run.id, Creation.ID_CONFLICT)
 
     @pytest.mark.parametrize(
-        "missing",
-        [{"flow_id": "x"}, {"deployment_id": "x"}, {"work_pool_name": "x"}],
-        ids=lambda missing: next(iter(missing)),
+        ("field", "says"),
+        [
+            ("flow_id", "There is no flow 'x'."),
+            ("deployment_id", "There is no deployment 'x'."),
+            ("work_pool_name", 'Work pool "x" not found.'),
+        ],
     )
-    def test_a_flow_run_refers_to_what_is_there(self, db: Database, missing: dict[str, Any]) -> None:
-        run = db.new_flow_run(**missing)
-        assert db.do(CreateFlowRun(run)) == Created(run.id, Creation.PARENT_MISSING)
+    def test_a_flow_run_refers_to_what_is_there(self, db: Database, field: str, says: str) -> None:
+        run = db.new_flow_run(**{field: "x"})
+        assert db.do(CreateFlowRun(run)) == Created(run.id, Creation.PARENT_MISSING, missing=says)
         assert db.query("SELECT id FROM flow_run") == []
 
     # --- States that are asked for --------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class FlowRuns(Runs):
 def check_created(created: Created) -> None:
     """Raise `Conflict` for a run that was not created, and was not there."""
     if created.how is Creation.PARENT_MISSING:
-        raise Conflict("There is no such flow, deployment or work queue.")
+        raise Conflict(created.missing or "There is no such flow, deployment or work pool.")
     if created.how not in (Creation.CREATED, Creation.EXISTED):
         raise Conflict("There is another run with this id.")
 
@@ -137,7 +137,7 @@ def routes(core: Core) -> list[Route]:
             tag="flow_runs",
             answers={201: FlowRun, 200: FlowRun},
             refusals={
-                409: "There is no such flow, deployment or work queue, or another run has this id",
+                409: "There is no such flow, deployment or work pool, or another run has this id",
                 404: "There is no such work pool",
             },
             body=FlowRunCreate,

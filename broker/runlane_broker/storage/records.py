@@ -147,7 +147,7 @@ class Created:
     """The outcome for one new run; `id` is the existing run's where there is one. `waits_for`: runs, to end first.
 
     `shown`: one that was leased, as it was before, where its holder's worker reads that. `queued` is given with a
-    new flow run that waits in a work queue.
+    new flow run that waits in a work queue, and `missing` says of one that was refused what is not there.
     """
 
     id: str
@@ -155,6 +155,7 @@ class Created:
     shown: RunRecord | None = None
     waits_for: tuple[str, ...] = ()
     queued: QueuedRecord | None = None
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

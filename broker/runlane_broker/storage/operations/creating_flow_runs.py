@@ -43,9 +43,10 @@ class CreateFlowRun(Operation[Created]):
             existing = tx.row(qt.read_idempotent_flow_run, key)
             if existing is not None:
                 return Created(existing[0], Creation.EXISTED)
-        queue = self._queue(tx)
-        if queue is None or not self._has_parents(tx):
-            return Created(run.id, Creation.PARENT_MISSING)
+        try:
+            queue = self._parents(tx)
+        except NotFound as exc:
+            return Created(run.id, Creation.PARENT_MISSING, missing=str(exc))
         retries = Retries(run.retries, run.retry_delay, run.retry_jitter)
         new = Run(run.id, RunKind.FLOW, None, retries=retries, deployment_id=run.deployment_id)
         write = first_write(tx, new, run.initial, Facts(random=tx.random()))
@@ -63,21 +64,16 @@ class CreateFlowRun(Operation[Created]):
             return None
         return QueuedRecord(lease.id, lease.task_key, lease.priority, SCHEDULED_LANE, lease.due)
 
-    def _has_parents(self, tx: Transaction) -> bool:
+    def _parents(self, tx: Transaction) -> tuple[str | None, str | None]:
+        """Return id and name of the queue to wait in, which is made if need be. Raises `NotFound`."""
         run = self.run
         if tx.row(qt.has_flow, {"id": run.flow_id}) is None:
-            return False
-        return run.deployment_id is None or tx.row(qt.has_deployment, {"id": run.deployment_id}) is not None
-
-    def _queue(self, tx: Transaction) -> tuple[str | None, str | None] | None:
-        """Return id and name of the queue to wait in, which is made if need be; None without its pool."""
-        pool, queue = self.run.work_pool_name, self.run.work_queue_name
-        if pool is None and queue is None:
+            raise NotFound(f"There is no flow {run.flow_id!r}.")
+        if run.deployment_id is not None and tx.row(qt.has_deployment, {"id": run.deployment_id}) is None:
+            raise NotFound(f"There is no deployment {run.deployment_id!r}.")
+        if run.work_pool_name is None and run.work_queue_name is None:
             return None, None
-        try:
-            return resolve_queue(tx, pool, queue)
-        except NotFound:
-            return None
+        return resolve_queue(tx, run.work_pool_name, run.work_queue_name)
 
 
 def _row(
