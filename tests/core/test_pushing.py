@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -462,7 +463,9 @@ def test_a_deaf_worker_loses_a_flow_run_to_another(tmp_path: Path) -> None:
     run(main())
 
 
-def test_who_serves_a_queue_need_not_poll_it(tmp_path: Path) -> None:
+def test_who_serves_a_queue_need_not_poll_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "runlane.queues")
+
     async def main() -> None:
         async with broker(new_database(tmp_path)) as b:
             await pool(b, "a")
@@ -478,5 +481,7 @@ def test_who_serves_a_queue_need_not_poll_it(tmp_path: Path) -> None:
             await b.quiet()
             b.clock.advance(90)
             assert await b.core.queues.forget_polls() == 1
+            told = f"work queue a ({queue.id}) is NOT_READY, was READY"
+            assert caplog.messages.count(told) == 1
 
     run(main())

@@ -147,4 +147,6 @@ class Queues:
         for change in changes:
             if change.before is not change.after:
                 self.changes[change.after] += 1
-                logger.info("work queue %s is %s, was %s", change.queue_id, change.after, change.before)
+                logger.info(
+                    "work queue %s (%s) is %s, was %s", change.name, change.queue_id, change.after, change.before
+                )

@@ -114,6 +114,7 @@ class QueueChange:
     """What a change has done to a queue's status; the two are the same if nothing."""
 
     queue_id: str
+    name: str
     before: QueueStatus
     after: QueueStatus
 

@@ -169,7 +169,7 @@ class UpdateQueue(Operation[QueueChange]):
         tx.run(q.update_queue, new)
         if priority is not None:
             _place(tx, queue["work_pool_id"], queue["id"], priority)
-        return QueueChange(queue["id"], before, QueueStatus(new["status"]))
+        return QueueChange(queue["id"], new["name"], before, QueueStatus(new["status"]))
 
     def _check_name(self, tx: Transaction, queue: Params, name: str) -> None:
         if name == queue["name"]:
@@ -224,7 +224,7 @@ class ForgetPolls(Operation[tuple[QueueChange, ...]]):
     def execute(self, tx: Transaction) -> tuple[QueueChange, ...]:
         """Change them all at once."""
         rows = tx.rows(q.forget_polls, {"before": tx.now - POLLED_RECENTLY, "now": tx.now})
-        return tuple(QueueChange(queue_id, QueueStatus.READY, QueueStatus.NOT_READY) for (queue_id,) in rows)
+        return tuple(QueueChange(id_, name, QueueStatus.READY, QueueStatus.NOT_READY) for id_, name in rows)
 
 
 # Parts of other operations ------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def poll(tx: Transaction, queue_ids: tuple[str, ...]) -> tuple[QueueChange, ...]
         queue = dict(zip(_QUEUE_COLUMNS, row, strict=True))
         tx.run(q.poll_queue, {"id": queue_id, "now": tx.now})
         if queue["status"] == QueueStatus.NOT_READY and not queue["is_paused"]:
-            changes.append(QueueChange(queue_id, QueueStatus.NOT_READY, QueueStatus.READY))
+            changes.append(QueueChange(queue_id, queue["name"], QueueStatus.NOT_READY, QueueStatus.READY))
     return tuple(changes)
 
 

@@ -185,11 +185,11 @@ def poll_queue() -> Update:
 
 
 def forget_polls() -> Update:
-    """Nobody has asked for these queues' runs since `before`: NOT_READY. Returns their ids."""
+    """Nobody has asked for these queues' runs since `before`: NOT_READY. Returns ids and names."""
     w = work_queue.c
     silent = and_(w.status == const(QueueStatus.READY), w.last_polled < param("before"))
     changed = update(work_queue).where(silent).values(status=const(QueueStatus.NOT_READY), updated=param("now"))
-    return changed.returning(w.id)
+    return changed.returning(w.id, w.name)
 
 
 def read_start_limits() -> Executable:
