@@ -83,6 +83,26 @@ def test_refusals_of_pools(broker: Host) -> None:
     assert broker.http.get(f"/api/work_pools/{pool}/queues/default").status_code == 200
 
 
+def test_a_queue_of_a_pool_takes_no_filter_besides_its_own_runs(broker: Host) -> None:
+    url = f"/api/work_pools/{a_pool(broker)['name']}/queues"
+    post(broker, url, {"name": "mine", "priority": 1})
+
+    def shown() -> Any:
+        queues = broker.http.post(f"{url}/filter", json={}).json()
+        return queues, broker.http.post("/api/work_queues/filter", json={}).json()
+
+    before = shown()
+    asked = {"filter": {"tags": ["a"], "deployment_ids": [UNKNOWN]}, "priority": 1, "is_paused": True}
+    for answer in (
+        broker.http.post(url, json={"name": "other", **asked}),
+        broker.http.patch(f"{url}/mine", json={"name": "other", **asked}),
+    ):
+        assert answer.status_code == 422
+        assert "filter" in answer.json()["detail"][0]["loc"]
+    assert shown() == before
+    assert broker.http.patch(f"{url}/mine", json={"filter": None}).status_code == 204, "none is none"
+
+
 def test_pausing_resuming_and_ranking_on_both_routes(broker: Host) -> None:
     pool = a_pool(broker)["name"]
     mine = post(broker, f"/api/work_pools/{pool}/queues", {"name": "mine"})
