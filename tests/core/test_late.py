@@ -15,7 +15,8 @@ from runlane.protocol.states import StateType
 from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.settings import Settings
 from runlane_broker.storage.operations.handing_out import Asked
-from runlane_broker.storage.operations.late import BATCH
+from runlane_broker.storage.operations.late import BATCH, MarkTaskRunsLate
+from runlane_broker.storage.operations.sessions import BeatBroker
 from runlane_broker.storage.records import NewFlowRun
 
 from ..support import make_run, new_database, new_id, run
@@ -245,5 +246,31 @@ def test_what_starts_between_two_batches_is_never_marked(tmp_path: Path, monkeyp
                 assert "Late" not in [one.name for one in await b.core.store.flow_runs.states(run_id)]
             for record in sorted(task_runs, key=lambda one: one.id)[BATCH:]:
                 assert await b.names(record.id) == ["Scheduled", "Pending"]
+
+    run(main())
+
+
+@pytest.mark.parametrize(("busy", "sizes"), [(False, [50, 100, 200, 200]), (True, [50] * 8)])
+def test_batches_grow_while_nobody_else_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool, sizes: list[int]
+) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await b.producer().submitted(*(make_run("k") for _ in range(399)))
+            b.clock.advance(16)
+            seen: list[int] = []
+            inner = b.core.store.run
+
+            async def noting(operation: Any) -> Any:
+                outcome = await inner(operation)
+                if isinstance(operation, MarkTaskRunsLate):
+                    seen.append(operation.limit)
+                    if busy:
+                        b.core.store.submit(BeatBroker(b.core.broker_id), lambda _: None)
+                return outcome
+
+            monkeypatch.setattr(b.core.store, "run", noting)
+            assert (await MarkLateRuns(b.core).run_once())["task_runs"] == 399
+            assert seen == sizes
 
     run(main())

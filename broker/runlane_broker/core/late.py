@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..clock import MICROS_PER_SECOND, Clock
 from ..dispatch import Dispatcher
-from ..storage.operations.late import BEGINNING, MarkFlowRunsLate, MarkTaskRunsLate, Place
+from ..storage.operations.late import BATCH, BEGINNING, LARGEST_BATCH, MarkFlowRunsLate, MarkTaskRunsLate, Place
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 from .giving_way import give_way
@@ -73,14 +73,16 @@ class LateRuns:
         return self._patience if shortest is None else min(shortest, self._patience)
 
     async def _mark(self, operation: T) -> int:
-        """Batch after batch; between two of them whatever else waits to be written has its turn."""
+        """Batch after batch, larger while nobody else writes; between two of them whoever waits has a turn."""
         marked = 0
+        limit = BATCH
         place: Place | None = BEGINNING
         while place is not None:
             began = self._clock.monotonic()
-            batch = await self._store.run(replace(operation, after=place))
+            batch = await self._store.run(replace(operation, after=place, limit=limit))
             marked += batch.marked
             place = batch.next
+            limit = BATCH if self._store.waiting else min(2 * limit, LARGEST_BATCH)
             if place is not None:
                 await give_way(self._clock.monotonic() - began)
         return marked
