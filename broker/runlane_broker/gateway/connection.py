@@ -174,7 +174,7 @@ class Connection:
                     deadline.reschedule(self._handshake_deadline())
                 while self._closing is None:
                     before = self._conversation.phase
-                    await self._take(await self._receive())
+                    await self._take(await receive_text(self._socket))
                     if self._conversation.phase is not before:
                         deadline.reschedule(self._handshake_deadline())
         except WebSocketDisconnect:
@@ -192,15 +192,6 @@ class Connection:
         if self._conversation.phase not in (Phase.CONNECTED, Phase.AUTHENTICATED):
             return None
         return asyncio.get_running_loop().time() + limits.HANDSHAKE_SECONDS
-
-    async def _receive(self) -> str:
-        message = await self._socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        text = message.get("text")
-        if text is None:
-            raise ProtocolViolation("binary messages are not allowed")
-        return text
 
     async def _wait_for_room(self) -> None:
         try:
@@ -303,3 +294,14 @@ async def _refuse_upgrade(socket: WebSocket) -> None:
     )
     text = f"expected the WebSocket subprotocol {m.SUBPROTOCOL}\n".encode()
     await socket.send({"type": "websocket.http.response.body", "body": text})
+
+
+async def receive_text(socket: WebSocket) -> str:
+    """Return the next message. Raises `WebSocketDisconnect`, and `ProtocolViolation` for one that is binary."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    text = message.get("text")
+    if text is None:
+        raise ProtocolViolation("binary messages are not allowed")
+    return text

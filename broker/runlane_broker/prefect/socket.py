@@ -20,6 +20,7 @@ from ..access import AUTHENTICATED, Access
 from ..api.rendering import render_task_run
 from ..core.core import Core
 from ..core.registry import Session
+from ..gateway.connection import receive_text
 from ..storage.records import RunRecord
 from .dialect import AUTH_SUCCESS, SUBPROTOCOL, Auth, Dialect, Message, Phase, Subscribe, Word
 
@@ -158,7 +159,7 @@ class TakerConnection:
                 )
             async with asyncio.timeout(HANDSHAKE_SECONDS) as deadline:
                 while self._closing is None:
-                    self._take(self._dialect.take(await self._receive()))
+                    self._take(self._dialect.take(await receive_text(self._socket)))
                     if self._dialect.phase is Phase.RUNS:
                         deadline.reschedule(None)
         except WebSocketDisconnect:
@@ -170,15 +171,6 @@ class TakerConnection:
         except Exception:
             logger.exception("a connection failed")
             self.close(CloseCode.OVERLOADED, "internal error")
-
-    async def _receive(self) -> str:
-        message = await self._socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        text = message.get("text")
-        if text is None:
-            raise ProtocolViolation("binary messages are not allowed")
-        return text
 
     async def _write(self) -> None:
         """The one writer: nobody else waits for the peer."""
