@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -13,6 +16,9 @@ from .measures import Figures, median
 from .restart import restart
 
 Measure = Callable[[], Awaitable[Figures]]
+
+#: Seconds after which a smoke run has failed; and those after which its process ends, whatever holds it.
+_PATIENCE, _END = 90, 150
 
 
 def _measures(*, smoke: bool) -> dict[str, Measure]:
@@ -50,15 +56,28 @@ def main() -> None:
     results: dict[str, list[Figures]] = {name: [] for name in chosen}
     for _ in range(repeats):
         for name, run in chosen.items():
-            results[name].append(asyncio.run(_figures(run)))
+            results[name].append(_measured(name, run, smoke=options.smoke))
     for name, figures in results.items():
         for figure, value in median(figures).items():
             values = sorted(repeat[figure] for repeat in figures)
             print(f"{name:<11} {figure:<42} {value:>12,.2f}  ({values[0]:,.2f} to {values[-1]:,.2f})")
 
 
-async def _figures(run: Measure) -> Figures:
-    return await run()
+def _measured(name: str, run: Measure, *, smoke: bool) -> Figures:
+    """Measure once, and say so as it goes: of a run that hangs, the last line tells where."""
+    print(f"{name}: ", end="", file=sys.stderr, flush=True)
+    since = time.monotonic()
+    if smoke:
+        faulthandler.dump_traceback_later(_END, exit=True)
+    figures = asyncio.run(_figures(run, _PATIENCE if smoke else None))
+    faulthandler.cancel_dump_traceback_later()
+    print(f"{time.monotonic() - since:.1f} s", file=sys.stderr, flush=True)
+    return figures
+
+
+async def _figures(run: Measure, seconds: float | None) -> Figures:
+    async with asyncio.timeout(seconds):
+        return await run()
 
 
 if __name__ == "__main__":

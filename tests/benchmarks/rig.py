@@ -8,17 +8,19 @@ import re
 import sqlite3
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from runlane.client import Client
 from runlane.settings import Settings
 
 from .work import ARGUMENT, count_records, noop
 
+#: Seconds within which a process that is asked to end has done so.
+_PATIENCE: Final = 20.0
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -84,8 +86,20 @@ async def process(
         try:
             yield process
         finally:
-            process.terminate()
+            await ended(process, process.terminate)
+
+
+async def ended(process: asyncio.subprocess.Process, ask: Callable[[], None]) -> None:
+    """Ask a process to end, and wait until it has; kill it where it does not."""
+    if process.returncode is None:
+        ask()
+    try:
+        async with asyncio.timeout(_PATIENCE):
             await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
 
 
 async def _url(log: Path) -> str:

@@ -17,7 +17,7 @@ from runlane.settings import Settings
 
 from .listing import STATES, States, fill
 from .measures import Figures, quantile
-from .rig import process
+from .rig import ended, process
 from .work import ARGUMENT, count_records, noop, read_records
 
 #: Seconds between two submits: a system that is used, and not full.
@@ -116,5 +116,4 @@ async def _bench(path: Path, service: str) -> AsyncGenerator[_Bench]:
             yield bench
     finally:
         assert broker.stdin is not None
-        broker.stdin.close()
-        await broker.wait()
+        await ended(broker, broker.stdin.close)
