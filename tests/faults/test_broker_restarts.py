@@ -55,7 +55,7 @@ async def through_a_restart(place: Site, broker: Process, end: str) -> tuple[Pro
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_fifty_runs_in_flight_live_through_restarts(tmp_path: Path, end: str) -> None:
     """0 redeliveries. A broker that is told to stop waits a second for reports; the next one hears the rest."""
-    rounds = 10 if LONG else 3
+    rounds = 10 if LONG else 2
 
     async def main() -> None:
         async with site(tmp_path) as place:
