@@ -15,9 +15,9 @@ class Lists:
     """Flows, deployments, work pools and work queues, filtered and sorted."""
 
     def __init__(self, reading: Reading) -> None:
-        self.flows = Listing(FLOWS, FlowSort.NAME_ASC, reading, read_flows, flow_record)
+        self.flows = Listing(FLOWS, FlowSort.NAME_ASC, reading, read_flows(), flow_record)
         self.deployments = Listing(
-            DEPLOYMENTS, DeploymentSort.NAME_ASC, reading, read_deployments, deployment_record
+            DEPLOYMENTS, DeploymentSort.NAME_ASC, reading, read_deployments(), deployment_record
         )
-        self.work_pools = Listing(WORK_POOLS, WorkPoolSort.NAME_ASC, reading, read_pools, pool_record)
-        self.work_queues = Listing(WORK_QUEUES, WorkQueueSort.NAME_ASC, reading, read_queues, queue_record)
+        self.work_pools = Listing(WORK_POOLS, WorkPoolSort.NAME_ASC, reading, read_pools(), pool_record)
+        self.work_queues = Listing(WORK_QUEUES, WorkQueueSort.NAME_ASC, reading, read_queues(), queue_record)

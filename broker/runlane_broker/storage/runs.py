@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, select
@@ -17,7 +16,7 @@ from ..schemas.sorts import FlowRunSort, TaskRunSort
 from .filters import FLOW_RUNS, TASK_RUNS, conditions
 from .history import Bar, count_bars, make_bars, total
 from .listing import Listing, Reading
-from .queries.base import const, one_of
+from .queries.base import const, one_of, param
 from .queries.history import read_history, read_lateness
 from .queries.showing import read_runs, read_states
 from .records import AnyRunRecord, StateRecord
@@ -35,26 +34,25 @@ class RunReader(Listing[R_co]):
 
     def __init__(self, kind: RunKind, reading: Reading, record: Callable[[Any], R_co]) -> None:
         source, sort = (TASK_RUNS, TaskRunSort.ID_DESC) if kind is TASK_RUN else (FLOW_RUNS, FlowRunSort.ID_DESC)
-        super().__init__(source, sort, reading, partial(read_runs, kind), record)
+        self._all = read_runs(kind)
+        super().__init__(source, sort, reading, self._all, record)
+        self._one = self._all.where(kind.run.c.id == param("id"))
         self.kind: Final = kind
 
     async def get(self, run_id: str) -> R_co | None:
         """Return a run with its state and payloads."""
-        rows = await self._rows(read_runs(self.kind).where(self.kind.run.c.id == run_id))
+        rows = await self._rows(self._one, {"id_": run_id})
         return self._record(rows[0]) if rows else None
 
     async def those(self, run_ids: Sequence[str]) -> list[R_co]:
         """Return the runs of these that there are, in no order. Raises `StoreUnavailable`."""
-        return [
-            self._record(row)
-            for row in await self._rows(read_runs(self.kind).where(self.kind.run.c.id.in_(run_ids)))
-        ]
+        return [self._record(row) for row in await self._rows(self._those, {"ids_": run_ids})]
 
     async def ended(self, since: Micros, after: str, limit: int) -> list[R_co]:
         """Return runs that have ended `since` then, the earliest first; of those of that time, the ids `after`."""
         run = self.kind.run.c
         behind = (run.end_time > since) | ((run.end_time == since) & (run.id > after))
-        query = read_runs(self.kind).where(run.end_time >= since, behind)
+        query = self._all.where(run.end_time >= since, behind)
         return [self._record(row) for row in await self._rows(query.order_by(run.end_time, run.id).limit(limit))]
 
     async def states(self, run_id: str) -> list[StateRecord]:
@@ -104,6 +102,6 @@ class RunReader(Listing[R_co]):
         query = select(self.kind.run.c.id).where(*conditions(self._source, filters), *where).limit(limit)
         return [row[0] for row in await self._rows(query)]
 
-    async def _rows(self, query: Executable) -> list[Any]:
+    async def _rows(self, query: Executable, values: Mapping[str, Any] | None = None) -> list[Any]:
         async with self._reading() as connection:
-            return list((await connection.execute(query)).all())
+            return list((await connection.execute(query, values)).all())

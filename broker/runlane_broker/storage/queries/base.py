@@ -17,9 +17,12 @@ Query: TypeAlias = Callable[[], Executable]
 ONE: Final[ColumnElement[int]] = literal_column("1", Integer)
 
 
-def param(name: str) -> Any:
-    """A parameter. The underscore keeps it apart from the names that inserts and updates give their columns."""
-    return cast("Any", bindparam(f"{name}_"))
+def param(name: str, *, expanding: bool = False) -> Any:
+    """A parameter. The underscore keeps it apart from the names that inserts and updates give their columns.
+
+    An expanding one stands for a list, at the right of `in_`.
+    """
+    return cast("Any", bindparam(f"{name}_", expanding=expanding))
 
 
 def const(value: StrEnum) -> ColumnElement[Any]:
