@@ -176,8 +176,8 @@ class _Answering:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def execute(self, query: Any) -> Any:
-        return self._connection.execute(query)
+    async def execute(self, query: Any, values: Any = None) -> Any:
+        return self._connection.execute(query, values)
 
 
 def fill(connection: Connection, world: World) -> None:

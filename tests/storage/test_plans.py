@@ -47,8 +47,8 @@ class Explained:
     async def _reading(self) -> AsyncGenerator[Any]:
         yield self
 
-    async def execute(self, query: Any) -> Any:
-        return self._connection.execute(query)
+    async def execute(self, query: Any, values: Any = None) -> Any:
+        return self._connection.execute(query, values)
 
     def _explain(self, _connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         rows = cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
