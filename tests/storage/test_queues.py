@@ -35,7 +35,7 @@ from runlane_broker.storage.queue_records import DEFAULT_POOL, QueueFilter, Queu
 from ..support import SECOND, START, new_database
 from .database import Database
 from .flow_runs import FLOW_ID, insert_flow_runs, set_state
-from .test_sqlite import open_database
+from .test_sqlite import open_database, steps_of
 
 R, N, P = QueueStatus.READY, QueueStatus.NOT_READY, QueueStatus.PAUSED
 #: A time with a poll before it that is recent, and one that is not.
@@ -198,6 +198,22 @@ def test_the_runs_of_a_deleted_queue_keep_its_name(db: Database, path: Path) -> 
     (run_id,) = insert_flow_runs(path, {"work_queue_id": queue_id, "work_queue_name": "mine"})
     db.do(DeleteQueue(QueueKey(queue_id)))
     assert db.query("SELECT id, work_queue_id, work_queue_name FROM flow_run") == [(run_id, None, "mine")]
+
+
+def test_deleting_a_queue_or_a_pool_looks_at_no_other_runs(db: Database, path: Path) -> None:
+    db.do(CreatePool("pool"))
+    elsewhere, mine = create(db, "busy"), create(db, "mine")
+    insert_flow_runs(path, *({"work_queue_id": elsewhere, "state_type": "COMPLETED"} for _ in range(3000)))
+    insert_flow_runs(path, {"work_queue_id": mine}, {"work_queue_id": queue(db, "default", "pool").id})
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        for statement in (f"work_queue WHERE id = '{mine}'", "work_pool WHERE name = 'pool'"):
+            steps = steps_of(connection, lambda text=statement: connection.execute(f"DELETE FROM {text}"))
+            assert steps < 5, "thousand instructions; looking at all runs would take twenty"
+            assert connection.execute("SELECT count(*) FROM flow_run WHERE work_queue_id IS NULL").fetchone() != (
+                0,
+            )
+        connection.rollback()
 
 
 # --- Priorities ---------------------------------------------------------------------------------------------

@@ -125,12 +125,14 @@ Index(
     sqlite_where=text("state_type = 'SCHEDULED'"),
     postgresql_where=text("state_type = 'SCHEDULED'"),
 )
+# Those that have a slot are counted by it, and all of a queue that is deleted are found.
 Index(
-    "ix_flow_run_active",
+    "ix_flow_run_queue",
     flow_run.c.work_queue_id,
     flow_run.c.state_type,
-    sqlite_where=text(f"state_type IN ({HELD})"),
-    postgresql_where=text(f"state_type IN ({HELD})"),
+    flow_run.c.retry_type,
+    sqlite_where=text("work_queue_id IS NOT NULL"),
+    postgresql_where=text("work_queue_id IS NOT NULL"),
 )
 Index(
     "ix_flow_run_claimed",

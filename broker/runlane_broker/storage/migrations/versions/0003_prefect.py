@@ -69,6 +69,15 @@ def upgrade() -> None:
     op.create_index("ix_task_run_wait_run", "task_run_wait", ["task_run_id"], unique=False)
     op.add_column("worker_session", sa.Column("dialect", sa.Text(), nullable=True))
     op.add_column("task_run", sa.Column("acknowledged", sa.BigInteger(), nullable=True))
+    op.drop_index("ix_flow_run_active", "flow_run")
+    op.create_index(
+        "ix_flow_run_queue",
+        "flow_run",
+        ["work_queue_id", "state_type", "retry_type"],
+        unique=False,
+        sqlite_where=sa.text("work_queue_id IS NOT NULL"),
+        postgresql_where=sa.text("work_queue_id IS NOT NULL"),
+    )
     _let_waiting_runs_be_held()
 
 
