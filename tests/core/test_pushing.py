@@ -280,6 +280,35 @@ def test_a_run_that_its_process_retried_until_it_crashed_can_be_queued_again(tmp
     run(main())
 
 
+async def _crash(b: Broker, run_id: str) -> None:
+    assert (await set_state(b, run_id, StateType.CRASHED)).wrote
+
+
+@pytest.mark.parametrize("end", [_end_over_http, _delete, _delete_flow, _crash])
+def test_a_run_that_its_process_retries_keeps_its_slot_until_it_ends(tmp_path: Path, end: Any) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", a=1)
+            retried, waiting = await flow_run(b, retries=1), await flow_run(b)
+            for type_ in (StateType.PENDING, StateType.RUNNING, StateType.FAILED):
+                assert (await set_state(b, retried, type_)).wrote
+            assert await state(b, retried) == (StateType.SCHEDULED, "AwaitingRetry")
+            worker = await b.worker("p/a", limit=5)
+            assert not (await set_state(b, waiting, StateType.PENDING)).wrote
+            assert await b.core.queues.hand_out_of_pool("p", None, Asked(5)) == ()
+            await b.quiet()
+            assert worker.pushed == []
+            if end is not _delete_flow:
+                assert (await set_state(b, retried, StateType.RUNNING)).wrote, "it has its slot already"
+            await end(b, retried)
+            if end is _delete_flow:
+                waiting = await flow_run(b)
+            await worker.wait_for("run")
+            assert worker.pushed_ids == [waiting]
+
+    run(main())
+
+
 def test_polled_and_pushed_never_start_one_run_both(tmp_path: Path) -> None:
     async def main() -> None:
         async with broker(new_database(tmp_path)) as b:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from runlane_broker.errors import Conflict, NotFound
 from runlane_broker.schemas.filters import AnyOf, AnyOrStart, Filters, WorkPoolFilter, WorkQueueFilter
@@ -30,6 +31,7 @@ from runlane_broker.storage.operations.queues import (
     may_start,
     resolve_queue,
 )
+from runlane_broker.storage.queries import queues as q
 from runlane_broker.storage.queue_records import DEFAULT_POOL, QueueFilter, QueueRecord, QueueStatus
 
 from ..support import SECOND, START, new_database
@@ -400,6 +402,30 @@ def test_a_queue_gives_what_its_limit_leaves(hand: Hand, limit: int | None, held
     assert hand.of_queue("a") == given
 
 
+@pytest.mark.parametrize("query", [q.count_started, q.count_started_or_stopping, q.read_start_limits])
+def test_slots_are_counted_by_an_index(path: Path, query: Any) -> None:
+    compiled: Any = query().compile(dialect=sqlite_dialect(paramstyle="named"))
+    with closing(sqlite3.connect(path)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {compiled}", compiled.params).fetchall()
+    ways = [row[3] for row in plan if "work_queue_id" in row[3] or "flow_run" in row[3]]
+    assert len(ways) >= 3
+    assert all("work_queue_id=? AND " in way or "PRIMARY KEY" in way for way in ways)
+
+
+def test_a_run_that_waits_for_its_next_try_in_its_process_keeps_its_slot(hand: Hand) -> None:
+    hand.run("retried", "a", state_name="AwaitingRetry", retry_type="in_process")
+    for name in "12":
+        hand.run(name, "a")
+    hand.run("b1", "b")
+    update(hand.db, "a", concurrency_limit=2)
+    assert hand.of_queue("a") == "1"
+    assert hand.of_pool() == "1 b1"
+    hand.db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": 2}))
+    assert hand.of_pool() == "1"
+    a = queue(hand.db, "a")
+    assert hand.db.wait(hand.db.store.queues.active([a.id])) == {a.id: 1}
+
+
 def test_a_pool_goes_by_priority_first(hand: Hand) -> None:
     hand.run("b1", "b", due=START - 9)
     hand.run("a2", "a", due=START - 1)
@@ -495,6 +521,18 @@ def test_a_run_starts_only_where_queue_and_pool_have_room(
     hand.db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": pool_limit}))
     why_not = hand.db.do(MayStart(run_id))
     assert why_not is None if reason is None else why_not is not None and reason in why_not
+
+
+@pytest.mark.parametrize(("queue_limit", "pool_limit"), [(1, None), (None, 1)])
+def test_a_run_that_is_retried_in_its_process_leaves_no_room_meanwhile(
+    hand: Hand, queue_limit: int | None, pool_limit: int | None
+) -> None:
+    run_id = hand.run("mine", "a")
+    hand.run("retried", "a", state_name="AwaitingRetry", retry_type="in_process")
+    hand.run("handed out again", "a", state_name="AwaitingRetry", retry_type="reschedule")
+    update(hand.db, "a", concurrency_limit=queue_limit)
+    hand.db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": pool_limit}))
+    assert "has 1 slots" in (hand.db.do(MayStart(run_id)) or "")
 
 
 def test_a_run_without_a_queue_starts(hand: Hand) -> None:

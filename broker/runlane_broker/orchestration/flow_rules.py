@@ -11,6 +11,7 @@ from ..clock import MICROS_PER_SECOND
 from .decisions import Abort, Proposed, Reject, SetRetryType, holds_result
 from .details import StateDetails
 from .rules import ANY, ENDED, Replace, Rule, Transition, Verdict, only
+from .states import IN_PROCESS
 
 _S = StateType
 
@@ -109,7 +110,7 @@ def _retry(t: Transition) -> Verdict:
         deployment_concurrency_lease_id=t.current.details.deployment_concurrency_lease_id,
     )
     state = Proposed(_S.SCHEDULED, StateName.AWAITING_RETRY, t.proposed.message, t.proposed.data, details)
-    return Replace(state, "Retrying", (SetRetryType("reschedule" if t.facts.lease else "in_process"),))
+    return Replace(state, "Retrying", (SetRetryType("reschedule" if t.facts.lease else IN_PROCESS),))
 
 
 RETRY: Final = Rule("RetryFailedFlows", only(_S.RUNNING), only(_S.FAILED), _retry)

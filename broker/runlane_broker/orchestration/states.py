@@ -30,6 +30,17 @@ TRANSITIONS: Final[Mapping[StateType | None, frozenset[StateType]]] = {
 #: A run in one of these may be held by a session.
 LEASABLE: Final[frozenset[StateType]] = frozenset({_S.PENDING, _S.RUNNING, _S.CANCELLING})
 
+#: How a flow run is retried by the process that runs it: whoever polls or is pushed runs never gets this one.
+IN_PROCESS: Final = "in_process"
+
+
+def has_slot(state: StateType, retry_type: str | None) -> bool:
+    """Say whether a flow run takes a slot of its queue and its pool.
+
+    One that waits for its next try in its process does: nothing keeps that process from going on.
+    """
+    return state in LEASABLE or (state is _S.SCHEDULED and retry_type == IN_PROCESS)
+
 
 def may_follow(current: StateType | None, proposed: StateType) -> bool:
     """Say whether the table has a cell for this transition."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runlane.protocol.states import FINAL, StateType
 
-from ...orchestration.states import LEASABLE
+from ...orchestration.states import has_slot
 from ..queries import flows as qf
 from ..queries import transitions as qt
 from ..records import Change, FinalRun, Lease
@@ -68,7 +68,7 @@ def _gone_flow_run(run: LeaseRow) -> Change:
         unqueued=run.state_type == StateType.SCHEDULED,
         final=None if StateType(run.state_type) in FINAL else final,
         ended=None if run.session_id is None else Lease(run.session_id, run.attempt),
-        frees_slot=StateType(run.state_type) in LEASABLE,
+        frees_slot=has_slot(StateType(run.state_type), run.retry_type),
     )
 
 

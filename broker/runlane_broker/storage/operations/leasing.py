@@ -65,6 +65,7 @@ class LeaseRow(NamedTuple):
     retry_jitter: float
     total_run_time: int
     tags: str
+    retry_type: str | None
     statements: q.LeaseStatements
 
     @property

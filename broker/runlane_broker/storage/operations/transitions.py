@@ -31,7 +31,7 @@ from ...orchestration.policies import choose_policy
 from ...orchestration.rules import Policy
 from ...orchestration.runs import CurrentState, Retries, Run
 from ...orchestration.runs import RunKind as Kind
-from ...orchestration.states import LEASABLE
+from ...orchestration.states import IN_PROCESS, has_slot
 from .. import queries as q
 from ..queries import transitions as qt
 from ..records import (
@@ -143,6 +143,11 @@ class RunRow(NamedTuple):
         return HeldBy.PREFECT_SENT if silent else HeldBy.PREFECT
 
     @property
+    def has_slot(self) -> bool:
+        """Whether it takes a slot of its queue and its pool, if it is a flow run."""
+        return has_slot(StateType(self.state_type), self.retry_type)
+
+    @property
     def is_queued(self) -> bool:
         """Whether the broker would hand it out."""
         return self.state_type == StateType.SCHEDULED and self.withheld is None
@@ -247,7 +252,7 @@ def _written(
         return None
     state = append_state(tx, statements(kind), row.id, write, state_id=state_id, attempt=row.attempt)
     if kind is not TASK_RUN:
-        change = _flow_change(tx, row, write, columns["retry_type"])
+        change = _flow_change(tx, row, write)
         return TransitionOutcome(status, state, True, reason, None, change)
     carry_out(tx, row.id, state_id, write.timestamp, write.effects)
     result = write.state.result
@@ -264,7 +269,6 @@ def _columns(row: RunRow, write: Write, policy: Policy) -> dict[str, object]:
     state, books = write.state, write.books
     scheduled = state.type is StateType.SCHEDULED
     dispatch = next((effect for effect in write.effects if isinstance(effect, Dispatch)), None)
-    retry = next((effect for effect in write.effects if isinstance(effect, SetRetryType)), None)
     lane, withheld = row.lane, CLIENT_WAITS if scheduled else None
     if dispatch is not None:
         lane = RETRY_LANE if dispatch.retry_lane else SCHEDULED_LANE
@@ -285,23 +289,26 @@ def _columns(row: RunRow, write: Write, policy: Policy) -> dict[str, object]:
         "end_time": books.end_time,
         "total_run_time": books.total_run_time,
         "withheld": withheld,
-        "retry_type": _retry_type(row, state.type) if retry is None else retry.retry_type,
+        "retry_type": _retry_type(row, write),
     }
 
 
-def _retry_type(row: RunRow, type_: StateType) -> str | None:
+def _retry_type(row: RunRow, write: Write) -> str | None:
     """Return who starts a flow run next. Who executed one that has ended does not: his process is through."""
-    return None if type_ in FINAL else row.retry_type
+    for effect in write.effects:
+        if isinstance(effect, SetRetryType):
+            return effect.retry_type
+    return None if write.state.type in FINAL else row.retry_type
 
 
-def _flow_change(tx: Transaction, row: RunRow, write: Write, retry_type: object) -> Change | None:
+def _flow_change(tx: Transaction, row: RunRow, write: Write) -> Change | None:
     """Return what the state of a flow run means for its work queue, if it is in one, and for its holder."""
     lease = read_flow_lease(tx, row.id)
     assert lease is not None, "it was written a statement ago"
-    withheld = 1 if retry_type == "in_process" else None
+    retry_type = _retry_type(row, write)
+    withheld = 1 if retry_type == IN_PROCESS else None
     change = _change(row, write, lease.task_key, lane=SCHEDULED_LANE, withheld=withheld)
-    frees = StateType(row.state_type) in LEASABLE and write.state.type not in LEASABLE
-    return replace(change, frees_slot=frees)
+    return replace(change, frees_slot=row.has_slot and not has_slot(write.state.type, retry_type))
 
 
 def _change(row: RunRow, write: Write, key: str, *, lane: object, withheld: object) -> Change:

@@ -26,7 +26,7 @@ from sqlalchemy.sql.base import Executable
 
 from runlane.protocol.states import FINAL, StateName, StateType
 
-from ...orchestration.states import LEASABLE
+from ...orchestration.states import IN_PROCESS, LEASABLE
 from ..queue_records import QUEUE_KEY
 from ..tables import (
     FLOW_RUN,
@@ -96,7 +96,7 @@ def flow_waits() -> ColumnElement[bool]:
     """A flow run is not retried by who executes it, and nobody has claimed it."""
     t = flow_run.c
     return and_(
-        t.retry_type.is_(None) | (t.retry_type != literal_column("'in_process'")),
+        t.retry_type.is_(None) | (t.retry_type != literal_column(f"'{IN_PROCESS}'")),
         t.claimed_until.is_(None) | (t.claimed_until <= param("now")),
     )
 
@@ -151,6 +151,7 @@ def _decided(kind: RunKind) -> Any:
         t.retry_jitter,
         t.total_run_time,
         t.tags,
+        null() if task else flow_run.c.retry_type,
     )
     return columns if task else columns.outerjoin(work_queue, work_queue.c.id == flow_run.c.work_queue_id)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Delete,
     Insert,
     Integer,
@@ -29,7 +30,7 @@ from sqlalchemy.sql.base import Executable
 from runlane.protocol.states import StateType
 
 from ...orchestration.common_rules import LATE
-from ...orchestration.states import LEASABLE
+from ...orchestration.states import IN_PROCESS, LEASABLE
 from ..queue_records import DEFAULT_POOL, QueueStatus
 from ..tables import flow_run, work_pool, work_queue
 from .base import const, one_of, param
@@ -67,14 +68,23 @@ def has_default_pool() -> Select[Any]:
 
 
 def count_active(queue_ids: list[str]) -> Executable:
-    """Return how many runs of each of these queues are PENDING, RUNNING or CANCELLING."""
+    """Return how many runs of each of these queues have a slot: see `retries_by_itself` for those that wait."""
     t = flow_run.c
-    active = one_of(t.state_type, (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING))
-    return (
-        select(t.work_queue_id, func.count())
-        .where(t.work_queue_id.in_(queue_ids), active)
-        .group_by(t.work_queue_id)
-    )
+    active = one_of(t.state_type, LEASABLE)
+    having = [
+        select(t.work_queue_id).where(t.work_queue_id.in_(queue_ids), has)
+        for has in (active, retries_by_itself(t))
+    ]
+    both = union_all(*having).subquery()
+    return select(both.c.work_queue_id, func.count()).group_by(both.c.work_queue_id)
+
+
+def retries_by_itself(t: Any) -> ColumnElement[bool]:
+    """Of a flow run that waits for its next try in the process that runs it: it keeps its slot meanwhile.
+
+    Such runs are counted beside those that are under way: an index finds either, and not both at once.
+    """
+    return and_(t.state_type == const(StateType.SCHEDULED), t.retry_type == literal_column(f"'{IN_PROCESS}'"))
 
 
 def count_late(queue_id: str) -> Select[Any]:
@@ -195,28 +205,29 @@ def forget_polls() -> Update:
 def read_start_limits() -> Executable:
     """Return of the queue and the pool of a run: name, limit, how many other runs have a slot, if it is paused."""
     t, other = flow_run.c, flow_run.alias("other")
-    held = one_of(other.c.state_type, LEASABLE)
-    of_queue = select(func.count()).where(other.c.work_queue_id == work_queue.c.id, held, other.c.id != t.id)
     sibling = work_queue.alias("sibling")
-    of_pool = (
-        select(func.count())
-        .select_from(sibling)
-        .join(other, other.c.work_queue_id == sibling.c.id)
-        .where(sibling.c.work_pool_id == work_pool.c.id, held, other.c.id != t.id)
-    )
+    of_queue = select(func.count()).where(other.c.work_queue_id == work_queue.c.id, other.c.id != t.id)
+    queues = select(sibling.c.id).where(sibling.c.work_pool_id == work_pool.c.id).correlate(work_pool)
+    of_pool = select(func.count()).where(other.c.work_queue_id.in_(queues), other.c.id != t.id)
     none = literal_column("0", Integer)
     queue_limit, pool_limit = work_queue.c.concurrency_limit, work_pool.c.concurrency_limit
+
+    def taken(runs: Select[Any], limited: Table) -> ColumnElement[int]:
+        held, retried = (
+            runs.where(has).correlate(limited, flow_run).scalar_subquery()
+            for has in (one_of(other.c.state_type, LEASABLE), retries_by_itself(other.c))
+        )
+        return case((limited.c.concurrency_limit.is_not(None), held + retried), else_=none)
+
     return (
         select(
             work_queue.c.name,
             queue_limit,
-            case(
-                (queue_limit.is_not(None), of_queue.correlate(work_queue, flow_run).scalar_subquery()), else_=none
-            ),
+            taken(of_queue, work_queue),
             work_queue.c.is_paused,
             work_pool.c.name,
             pool_limit,
-            case((pool_limit.is_not(None), of_pool.correlate(work_pool, flow_run).scalar_subquery()), else_=none),
+            taken(of_pool, work_pool),
             work_pool.c.is_paused,
         )
         .select_from(flow_run)
@@ -237,7 +248,7 @@ def read_pool_queues() -> Executable:
 
 
 def count_started() -> Executable:
-    """Count the runs of a queue that are PENDING or RUNNING, and those that are claimed and may become so."""
+    """Count the runs of a queue that are PENDING, RUNNING, claimed, or about to be retried by their process."""
     return _count(StateType.PENDING, StateType.RUNNING)
 
 
@@ -247,14 +258,17 @@ def count_started_or_stopping() -> Executable:
 
 
 def _count(*states: StateType) -> Executable:
-    t, other = flow_run.c, flow_run.alias("claimed").c
-    held = select(func.count()).where(t.work_queue_id == param("queue_id"), one_of(t.state_type, states))
-    claimed = select(func.count()).where(
-        other.work_queue_id == param("queue_id"),
-        other.state_type == const(StateType.SCHEDULED),
-        other.claimed_until > param("now"),
+    t, retried, claimed = flow_run.c, flow_run.alias("retried").c, flow_run.alias("claimed").c
+    is_claimed = and_(claimed.state_type == const(StateType.SCHEDULED), claimed.claimed_until > param("now"))
+    held, waiting, promised = (
+        select(func.count()).where(run.work_queue_id == param("queue_id"), has).scalar_subquery()
+        for run, has in (
+            (t, one_of(t.state_type, states)),
+            (retried, retries_by_itself(retried)),
+            (claimed, is_claimed),
+        )
     )
-    return select(held.scalar_subquery() + claimed.scalar_subquery())
+    return select(held + waiting + promised)
 
 
 def first_scheduled() -> Executable:
