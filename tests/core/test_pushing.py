@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runlane.protocol.states import StateType
-from runlane_broker.errors import Refused
+from runlane_broker.errors import Conflict, Refused
 from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.details import StateDetails
 from runlane_broker.storage.operations.handing_out import Asked
@@ -305,6 +305,39 @@ def test_a_run_that_its_process_retries_keeps_its_slot_until_it_ends(tmp_path: P
                 waiting = await flow_run(b)
             await worker.wait_for("run")
             assert worker.pushed_ids == [waiting]
+
+    run(main())
+
+
+@pytest.mark.parametrize("type_", [StateType.PENDING, StateType.RUNNING])
+@pytest.mark.parametrize("limits", [{"a": 1}, {"limit": 1}])
+def test_no_way_to_start_passes_a_full_queue_or_pool_but_by_force(
+    tmp_path: Path, type_: StateType, limits: dict[str, int]
+) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", **limits)
+            busy = await flow_run(b, initial=Proposed(type_))
+            waiting = await flow_run(b)
+            refused = await set_state(b, waiting, type_)
+            assert (refused.status, refused.wrote) == ("ABORT", False)
+            assert "Concurrency limit reached" in (refused.reason or "")
+            with pytest.raises(Conflict, match="Concurrency limit reached"):
+                await flow_run(b, initial=Proposed(type_))
+            assert await b.core.store.flow_runs.count() == 2, "nothing was created"
+            assert (await set_state(b, busy, StateType.RUNNING)).wrote, "it has its slot"
+            paused = await set_state(b, busy, StateType.PAUSED)
+            assert paused.wrote
+            assert (await set_state(b, waiting, type_)).wrote
+            assert not (await set_state(b, busy, StateType.RUNNING)).wrote, "its slot is somebody else's now"
+            forced = await b.core.transitions.set_state(FLOW_RUN, busy, Proposed(StateType.RUNNING), force=True)
+            assert forced is not None
+            assert forced.wrote
+            last = await flow_run(b)
+            for run_id in (busy, waiting):
+                assert not (await set_state(b, last, type_)).wrote, "what was forced takes a slot, too"
+                await set_state(b, run_id, StateType.COMPLETED)
+            assert (await set_state(b, last, type_)).wrote
 
     run(main())
 

@@ -137,7 +137,7 @@ def routes(core: Core) -> list[Route]:
             tag="flow_runs",
             answers={201: FlowRun, 200: FlowRun},
             refusals={
-                409: "There is no such flow, deployment or work pool, or another run has this id",
+                409: "No such flow, deployment or work pool; another run has this id; or there is no slot",
                 404: "There is no such work pool",
             },
             body=FlowRunCreate,

@@ -8,7 +8,7 @@ import msgspec
 
 from runlane.protocol.states import StateType
 
-from ...errors import NotFound
+from ...errors import Conflict, NotFound
 from ...orchestration.decisions import Write
 from ...orchestration.facts import Facts
 from ...orchestration.runs import Retries, Run, RunKind
@@ -19,14 +19,17 @@ from .base import Operation
 from .creating import first_write, state_columns
 from .deciding import append_state
 from .leasing import read_flow_lease
-from .queues import resolve_queue
+from .queues import may_start, resolve_queue
 
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class CreateFlowRun(Operation[Created]):
-    """Insert a flow run, unless its flow has one with this idempotency key."""
+    """Insert a flow run, unless its flow has one with this idempotency key.
+
+    Raises `Conflict` for one that is to begin PENDING or RUNNING where its queue or pool is full.
+    """
 
     run: NewFlowRun
 
@@ -53,6 +56,9 @@ class CreateFlowRun(Operation[Created]):
         state_id = tx.new_id(write.timestamp)
         if tx.run(qt.insert_flow_run, _row(run, write, state_id, *queue)) == 0:
             return Created(run.id, Creation.ID_CONFLICT)
+        starts = write.state.type in (StateType.PENDING, StateType.RUNNING)
+        if starts and (reason := may_start(tx, run.id)) is not None:
+            raise Conflict(reason)
         payload = {"parameters": run.parameters, "context": run.context, "job_variables": run.job_variables}
         tx.later(qt.insert_flow_run_payload, {"flow_run_id": run.id, **payload})
         append_state(tx, qt.OF_FLOW_RUNS, run.id, write, state_id=state_id, attempt=0)

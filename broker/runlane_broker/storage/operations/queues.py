@@ -258,7 +258,7 @@ def _default_queue(tx: Transaction, pool: str) -> tuple[str, str] | None:
 
 
 def may_start(tx: Transaction, run_id: str) -> str | None:
-    """Say why a flow run must not become PENDING now, by the limits of its queue and of its pool; None: it may."""
+    """Say why a flow run must not start now, by the limits of its queue and of its pool; None: it may."""
     limits = start_limits(tx, run_id)
     if limits is None:
         return None

@@ -177,19 +177,22 @@ class SetState(Operation["TransitionOutcome | None"]):
         while (row := read_row(tx, self.kind, self.run_id)) is not None:
             run = row.run(self.kind)
             policy = self.policy or choose_policy(run, self.proposed, force=self.force)
-            decision = self._no_slot(tx, row)
-            decision = decision or decide(run, self.proposed, self._facts(tx, row), policy, tx.now, tx.tick())
+            decision = decide(run, self.proposed, self._facts(tx, row), policy, tx.now, tx.tick())
+            decision = self._no_slot(tx, row, decision) or decision
             outcome = settle(tx, self.kind, row, decision, policy)
             if outcome is not None:
                 return outcome
         return None
 
-    def _no_slot(self, tx: Transaction, row: RunRow) -> Abort | None:
-        """Refuse to start a flow run whose queue or pool is full: so their limits hold whoever polled when."""
-        starts = row.state_type == StateType.SCHEDULED and self.proposed.type is StateType.PENDING
-        if self.kind is TASK_RUN or self.force or not starts:
+    def _no_slot(self, tx: Transaction, row: RunRow, decision: Decision) -> Abort | None:
+        """Refuse to start a flow run whose queue or pool is full: so their limits hold whoever polled when.
+
+        One that has a slot already needs no other. What is forced takes a slot, and is not refused.
+        """
+        if self.kind is TASK_RUN or self.force or row.has_slot or not isinstance(decision, Accept):
             return None
-        reason = may_start(tx, row.id)
+        starts = decision.write.state.type in (StateType.PENDING, StateType.RUNNING)
+        reason = may_start(tx, row.id) if starts else None
         return None if reason is None else Abort(reason)
 
     def _facts(self, tx: Transaction, row: RunRow) -> Facts:
