@@ -164,6 +164,29 @@ def test_polling_a_queue(broker: Host) -> None:
     assert (health["healthy"], health["late_runs_count"]) == (False, 1)
 
 
+def test_a_queue_with_a_filter_shows_its_slots_and_takes_no_run_by_name(broker: Host) -> None:
+    tag = unique("tag")
+    found = a_queue(broker, filter={"tags": [tag]}, concurrency_limit=1)
+    flow = post(broker, "/api/flows/", {"name": unique("flow")})
+    deployment = post(broker, "/api/deployments/", {"name": "d", "flow_id": flow["id"], "tags": [tag]})
+    url = f"/api/deployments/{deployment['id']}/create_flow_run"
+    first, second = post(broker, url, {}), post(broker, url, {})
+    pending = {"state": {"type": "PENDING"}}
+    assert broker.http.post(f"/api/flow_runs/{first['id']}/set_state", json=pending).status_code == 201
+    refused = broker.http.post(f"/api/flow_runs/{second['id']}/set_state", json=pending).json()
+    assert refused["status"] == "ABORT"
+    assert "by its filter, has 1 slots" in refused["details"]["reason"]
+    assert broker.http.get(f"/api/work_queues/{found['id']}").json()["active_slots"] == 1
+    named = {"work_queue_name": found["name"]}
+    for answer in (
+        broker.http.post("/api/flow_runs/", json={"flow_id": flow["id"], **named}),
+        broker.http.post("/api/deployments/", json={"flow_id": flow["id"], "name": "other", **named}),
+        broker.http.patch(f"/api/deployments/{deployment['id']}", json=named),
+        broker.http.post(url, json=named),
+    ):
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "work_queue_name"])
+
+
 def test_polling_a_pool_by_priority_with_a_claim(broker: Host) -> None:
     pool = a_pool(broker)
     url = f"/api/work_pools/{pool['name']}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
-from runlane_broker.errors import Conflict, NotFound
+from runlane_broker.errors import Conflict, Invalid, NotFound
 from runlane_broker.schemas.filters import AnyOf, AnyOrStart, Filters, WorkPoolFilter, WorkQueueFilter
 from runlane_broker.schemas.sorts import WorkQueueSort
 from runlane_broker.storage.operations.base import Operation
@@ -423,7 +423,7 @@ def test_a_run_that_waits_for_its_next_try_in_its_process_keeps_its_slot(hand: H
     hand.db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": 2}))
     assert hand.of_pool() == "1"
     a = queue(hand.db, "a")
-    assert hand.db.wait(hand.db.store.queues.active([a.id])) == {a.id: 1}
+    assert hand.db.wait(hand.db.store.queues.active([a])) == {a.id: 1}
 
 
 def test_a_pool_goes_by_priority_first(hand: Hand) -> None:
@@ -577,6 +577,18 @@ def test_lists(db: Database) -> None:
 ONE, TWO = "0" * 36, "1" * 36
 
 
+def insert_deployments(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO flow VALUES (?, 'flow', '[]', '{}', 0, 0)", [FLOW_ID])
+        for deployment in (ONE, TWO):
+            connection.execute(
+                "INSERT INTO deployment (id, flow_id, name, tags, labels, parameters, parameter_openapi_schema, "
+                "job_variables, enforce_parameter_schema, paused, created, updated) "
+                "VALUES (?1, ?2, ?1, '[]', '{}', '{}', '{}', '{}', 0, 0, 0, 0)",
+                [deployment, FLOW_ID],
+            )
+
+
 @pytest.mark.parametrize(
     ("tags", "deployments", "slots", "found"),
     [
@@ -595,15 +607,7 @@ ONE, TWO = "0" * 36, "1" * 36
 def test_an_old_queue_finds_runs_by_tags_and_deployments(
     db: Database, path: Path, tags: Any, deployments: Any, slots: int | None, found: str
 ) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("INSERT INTO flow VALUES (?, 'flow', '[]', '{}', 0, 0)", [FLOW_ID])
-        for deployment in (ONE, TWO):
-            connection.execute(
-                "INSERT INTO deployment (id, flow_id, name, tags, labels, parameters, parameter_openapi_schema, "
-                "job_variables, enforce_parameter_schema, paused, created, updated) "
-                "VALUES (?1, ?2, ?1, '[]', '{}', '{}', '{}', '{}', 0, 0, 0, 0)",
-                [deployment, FLOW_ID],
-            )
+    insert_deployments(path)
     insert_flow_runs(
         path,
         {"name": "late", "deployment_id": ONE, "tags": '["a","x"]', "state_name": "Late"},
@@ -618,3 +622,58 @@ def test_an_old_queue_finds_runs_by_tags_and_deployments(
     ids = db.wait(db.store.queues.filtered(filter_, 100, START, slots))
     names = dict(db.query("SELECT id, name FROM flow_run"))
     assert " ".join(names[run_id] for run_id in ids) == found
+
+
+@pytest.mark.parametrize(
+    ("state", "taken"),
+    [
+        ({"state_type": "RUNNING"}, 1),
+        ({"state_type": "PENDING"}, 1),
+        ({"state_name": "AwaitingRetry", "retry_type": "in_process"}, 1),
+        ({"state_type": "CANCELLING"}, 0),
+        ({"state_type": "RUNNING", "tags": '["b"]'}, 0),
+        ({"state_type": "RUNNING", "deployment_id": None}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_slots_of_a_filter_are_counted_by_what_it_finds_and_hold_when_a_run_starts(
+    db: Database, path: Path, state: dict[str, Any], taken: int
+) -> None:
+    insert_deployments(path)
+    create(db, "f", filter='{"tags":["a"]}', concurrency_limit=1)
+    elsewhere = create(db, "elsewhere")
+    mine, another, _ = insert_flow_runs(
+        path,
+        {"deployment_id": ONE, "tags": '["a"]'},
+        {"deployment_id": ONE, "tags": '["b"]'},
+        {"deployment_id": TWO, "tags": '["a","x"]', "work_queue_id": elsewhere, **state},
+    )
+    found = queue(db, "f")
+    assert db.wait(db.store.queues.active([found])) == {found.id: taken}
+    refused = "the work queue 'f', by its filter, has 1 slots" in (db.do(MayStart(mine)) or "")
+    assert refused is (taken == 1)
+    assert db.do(MayStart(another)) is None
+    given = db.wait(db.store.queues.filtered(QueueFilter(tags=("a",)), 100, START, found.concurrency_limit))
+    assert (mine in given) is not refused
+
+
+def test_runs_are_not_put_into_a_queue_that_has_a_filter(db: Database, path: Path) -> None:
+    filtering = create(db, "f", filter='{"tags":["a"]}')
+    before = everything(db)
+    with pytest.raises(Invalid, match="by a filter") as refused:
+        db.do(Resolve(None, "f"))
+    assert refused.value.field == "work_queue_name"
+    assert db.do(EnsureQueue("f")) == filtering, "it is there"
+    assert everything(db) == before
+
+
+def test_a_queue_with_runs_of_its_own_gets_no_filter(db: Database, path: Path) -> None:
+    own = create(db, "own")
+    (run_id,) = insert_flow_runs(path, {"work_queue_id": own})
+    before = everything(db)
+    with pytest.raises(Invalid, match="runs of its own"):
+        update(db, "own", filter='{"tags":["a"]}')
+    assert everything(db) == before
+    set_state(path, run_id, "COMPLETED")
+    update(db, "own", filter='{"tags":["a"]}')
+    assert queue(db, "own").filter == QueueFilter(tags=("a",))

@@ -114,7 +114,7 @@ async def show_queue(core: Core, queue: QueueRecord | None) -> WorkQueue:
 
 async def show_queues(core: Core, queues: Sequence[QueueRecord]) -> list[WorkQueue]:
     """Return queues as they are shown."""
-    limited = [queue.id for queue in queues if queue.concurrency_limit is not None]
+    limited = [queue for queue in queues if queue.concurrency_limit is not None]
     active = await core.store.queues.active(limited) if limited else {}
     return [_render(queue, active.get(queue.id, 0)) for queue in queues]
 

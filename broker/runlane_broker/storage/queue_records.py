@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -51,6 +52,14 @@ class QueueFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     tags: tuple[str, ...] | None = None
     deployment_ids: tuple[str, ...] | None = None
+
+    def takes(self, tags: str, deployment_id: str | None) -> bool:
+        """Say whether it is for a run with these tags (JSON). Runs without a deployment are none of a filter's."""
+        if deployment_id is None:
+            return False
+        if self.deployment_ids is not None and deployment_id not in self.deployment_ids:
+            return False
+        return set(self.tags or ()) <= set(_tags(tags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +181,23 @@ def status_after(status: QueueStatus, is_paused: bool, last_polled: int | None, 
 
 
 _decode_filter = msgspec.json.Decoder(QueueFilter).decode
+_tags = msgspec.json.Decoder(tuple[str, ...]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def filter_text(filter_: QueueFilter | None) -> str | None:
     """Return a filter as it is stored."""
     return None if filter_ is None else _encode(filter_).decode()
+
+
+def read_filter(text: str) -> QueueFilter:
+    """Return a filter that was stored."""
+    return _decode_filter(text)
+
+
+def count_taken(filter_: QueueFilter, started: Iterable[Any]) -> int:
+    """Return how many of these rows of `queries.queues.read_started` are a filter's."""
+    return sum(filter_.takes(row[2], row[3]) for row in started)
 
 
 def pool_record(row: Any) -> PoolRecord:
@@ -209,7 +229,7 @@ def queue_record(row: Any) -> QueueRecord:
         is_paused=bool(row.is_paused),
         concurrency_limit=row.concurrency_limit,
         priority=row.priority,
-        filter=None if row.filter is None else _decode_filter(row.filter),
+        filter=None if row.filter is None else read_filter(row.filter),
         last_polled=row.last_polled,
         status=QueueStatus(row.status),
         late_after=row.late_after,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import Executable
@@ -18,12 +17,12 @@ from .queue_records import (
     QueueFilter,
     QueueHealth,
     QueueRecord,
+    count_taken,
     pool_record,
     queue_record,
 )
 from .tables import work_pool, work_queue
 
-_tags = msgspec.json.Decoder(tuple[str, ...]).decode
 #: Runs that are read at once while a filter looks for its own.
 _PAGE: Final = 500
 
@@ -56,10 +55,16 @@ class QueueReader:
         rows = await self._rows(q.first_named(name))
         return queue_record(rows[0]) if rows else None
 
-    async def active(self, queue_ids: Sequence[str]) -> dict[str, int]:
-        """Return how many runs of each of these queues are under way, where there are any."""
-        rows = await self._rows(q.count_active(list(queue_ids)))
-        return dict(rows)
+    async def active(self, queues: Sequence[QueueRecord]) -> dict[str, int]:
+        """Return how many slots of each of these queues are taken, where there are any.
+
+        A filter's are taken by its runs that are PENDING or RUNNING, whichever queue they are in.
+        """
+        own = [queue.id for queue in queues if queue.filter is None]
+        taken: dict[str, int] = dict((await self._rows(q.count_active(own))) if own else ())
+        filters = {queue.id: queue.filter for queue in queues if queue.filter is not None}
+        started = await self._rows(q.read_started()) if filters else ()
+        return taken | {id_: count_taken(filter_, started) for id_, filter_ in filters.items()}
 
     async def health(self, queue_id: str) -> QueueHealth | None:
         """Return how a queue is."""
@@ -81,12 +86,12 @@ class QueueReader:
         async with self._reading() as connection:
             if slots is not None:
                 started = (await connection.execute(q.read_started())).all()
-                limit = min(limit, slots - sum(_takes(filter_, row) for row in started))
+                limit = min(limit, slots - count_taken(filter_, started))
             taken: list[str] = []
             after = (-(2**62), "")
             while len(taken) < limit:
                 page = (await connection.execute(q.read_scheduled(after, before, _PAGE))).all()
-                taken += [row.id for row in page if _takes(filter_, row)]
+                taken += [row.id for row in page if filter_.takes(row.tags, row.deployment_id)]
                 if len(page) < _PAGE:
                     break
                 after = (page[-1].due, page[-1].id)
@@ -95,10 +100,3 @@ class QueueReader:
     async def _rows(self, query: Executable) -> Sequence[Any]:
         async with self._reading() as connection:
             return (await connection.execute(query)).all()
-
-
-def _takes(filter_: QueueFilter, row: Any) -> bool:
-    """Say whether a run has all of a filter's tags and one of its deployments."""
-    if filter_.deployment_ids is not None and row.deployment_id not in filter_.deployment_ids:
-        return False
-    return set(filter_.tags or ()) <= set(_tags(row.tags))

@@ -17,6 +17,8 @@ from ..queue_records import (
     POLLED_RECENTLY,
     QueueChange,
     QueueStatus,
+    count_taken,
+    read_filter,
     status_after,
 )
 from ..tables import work_pool, work_queue
@@ -142,14 +144,15 @@ class EnsureQueue(Operation[str]):
 
     def execute(self, tx: Transaction) -> str:
         """Find it or make it."""
-        return resolve_queue(tx, None, self.name)[0]
+        return _find_or_make(tx, None, self.name)["id"]
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateQueue(Operation[QueueChange]):
     """Change columns of a queue, on whichever route.
 
-    Raises `NotFound`, `Conflict` for a name that is taken, `Invalid` for a filter outside of the default pool.
+    Raises `NotFound`, `Conflict` for a name that is taken, `Invalid` for a filter where one
+    cannot be: outside of the default pool, or on a queue that has runs of its own.
     """
 
     key: QueueKey
@@ -184,6 +187,8 @@ class UpdateQueue(Operation[QueueChange]):
         default = tx.row(q.find_pool, {"name": DEFAULT_POOL})
         if default is None or default[0] != queue["work_pool_id"]:
             raise Invalid(NO_FILTER, "filter")
+        if tx.row(q.has_live_run, {"id": queue["id"]}) is not None:
+            raise Invalid("The queue has runs of its own, which no filter would find", "filter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,38 +239,59 @@ def resolve_queue(tx: Transaction, pool: str | None, queue: str | None) -> tuple
     """Return id and name of a queue for a run or a deployment; one that is not there is made.
 
     Without a pool it is one of the default pool, made before all its others; without a queue it is the pool's
-    default one. Raises `NotFound` for a pool that is not there.
+    default one. Raises `NotFound` for a pool that is not there, `Invalid` for a queue that has a filter.
     """
+    found = _find_or_make(tx, pool, queue)
+    if found["filter"] is not None:
+        reason = f"The work queue {found['name']!r} finds its runs by a filter: none can be put into it"
+        raise Invalid(reason, "work_queue_name")
+    return found["id"], found["name"]
+
+
+def _find_or_make(tx: Transaction, pool: str | None, queue: str | None) -> dict[str, Any]:
+    """Return a queue's columns, or those of the pool's default queue, which may have another name by now."""
     if queue is None and (default := _default_queue(tx, pool or DEFAULT_POOL)) is not None:
         return default
     name = queue or DEFAULT_QUEUE
     found = tx.row(q.find_queue, {"pool": pool or DEFAULT_POOL, "name": name})
     if found is not None:
-        return found[0], name
+        return dict(zip(_QUEUE_COLUMNS, found, strict=True))
     if pool is None:
-        return insert_queue(tx, ensure_default_pool(tx, name), {"name": name, "priority": 1}), name
-    return insert_queue(tx, find_pool(tx, pool)["id"], {"name": name}), name
+        queue_id = insert_queue(tx, ensure_default_pool(tx, name), {"name": name, "priority": 1})
+    else:
+        queue_id = insert_queue(tx, find_pool(tx, pool)["id"], {"name": name})
+    return find_queue(tx, QueueKey(queue_id))
 
 
-def _default_queue(tx: Transaction, pool: str) -> tuple[str, str] | None:
-    """Return id and name of a pool's default queue, which may have another name by now; None without its pool."""
+def _default_queue(tx: Transaction, pool: str) -> dict[str, Any] | None:
+    """Return the columns of a pool's default queue; None without its pool."""
     found = tx.row(q.find_pool, {"name": pool})
     row = None if found is None else tx.row(q.find_default_queue, {"pool_id": found[0]})
-    if row is None:
-        return None
-    queue = dict(zip(_QUEUE_COLUMNS, row, strict=True))
-    return queue["id"], queue["name"]
+    return None if row is None else dict(zip(_QUEUE_COLUMNS, row, strict=True))
 
 
 def may_start(tx: Transaction, run_id: str) -> str | None:
-    """Say why a flow run must not start now, by the limits of its queue and of its pool; None: it may."""
+    """Say why a flow run must not start now, by the limits of queues and of its pool; None: it may."""
     limits = start_limits(tx, run_id)
-    if limits is None:
-        return None
-    if limits.queue_full:
+    if limits is not None and limits.queue_full:
         return f"Concurrency limit reached: the work queue {limits.queue!r} has {limits.queue_limit} slots."
-    if limits.pool_full:
+    if limits is not None and limits.pool_full:
         return f"Concurrency limit reached: the work pool {limits.pool!r} has {limits.pool_limit} slots."
+    return _full_filter(tx, run_id)
+
+
+def _full_filter(tx: Transaction, run_id: str) -> str | None:
+    """Say which queue that finds the run by its filter has no slot left, if there is one."""
+    filters = [(name, read_filter(text), limit) for name, text, limit in tx.rows(q.read_limited_filters, {})]
+    run = tx.row(q.read_filtered, {"id": run_id}) if filters else None
+    if run is None:
+        return None
+    _, _, tags, deployment_id = run
+    filters = [one for one in filters if one[1].takes(tags, deployment_id)]
+    started = [row for row in tx.rows(q.read_started, {}) if row[0] != run_id] if filters else []
+    for name, filter_, limit in filters:
+        if count_taken(filter_, started) >= limit:
+            return f"Concurrency limit reached: the work queue {name!r}, by its filter, has {limit} slots."
     return None
 
 

@@ -27,13 +27,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.base import Executable
 
-from runlane.protocol.states import StateType
+from runlane.protocol.states import FINAL, StateType
 
 from ...orchestration.common_rules import LATE
 from ...orchestration.states import IN_PROCESS, LEASABLE
 from ..queue_records import DEFAULT_POOL, QueueStatus
 from ..tables import flow_run, work_pool, work_queue
-from .base import const, one_of, param
+from .base import ONE, const, one_of, param
 from .dispatch import NEVER
 from .leases import flow_waits
 
@@ -325,7 +325,28 @@ def read_scheduled(after: tuple[int, str], before: int, limit: int) -> Executabl
 
 
 def read_started() -> Executable:
-    """Return the same of all runs that are PENDING or RUNNING, in any order."""
+    """Return the same of all runs that have a slot, in any order."""
     t = flow_run.c
-    held = one_of(t.state_type, (StateType.PENDING, StateType.RUNNING))
-    return select(t.id, t.due, t.tags, t.deployment_id).where(held, t.deployment_id.is_not(None))
+    ways = (one_of(t.state_type, (StateType.PENDING, StateType.RUNNING)), retries_by_itself(t))
+    columns = select(t.id, t.due, t.tags, t.deployment_id).where(t.deployment_id.is_not(None))
+    return union_all(*(columns.where(way) for way in ways))
+
+
+def read_filtered() -> Executable:
+    """Return the same of one run."""
+    t = flow_run.c
+    return select(t.id, t.due, t.tags, t.deployment_id).where(t.id == param("id"))
+
+
+def read_limited_filters() -> Executable:
+    """Return name, filter and limit of the queues that have both."""
+    w = work_queue.c
+    limited = and_(w.filter.is_not(None), w.concurrency_limit.is_not(None))
+    return select(w.name, w.filter, w.concurrency_limit).where(limited)
+
+
+def has_live_run() -> Executable:
+    """Return a row if a queue has a run that has not ended."""
+    t = flow_run.c
+    live = one_of(t.state_type, set(StateType) - FINAL)
+    return select(ONE).where(t.work_queue_id == param("id"), live).limit(1)

@@ -135,6 +135,13 @@ Index(
     postgresql_where=text("work_queue_id IS NOT NULL"),
 )
 Index(
+    "ix_flow_run_retried",
+    flow_run.c.state_type,  # one and the same, both: see `ix_task_run_overdue`
+    flow_run.c.retry_type,
+    sqlite_where=text("state_type = 'SCHEDULED' AND retry_type = 'in_process'"),
+    postgresql_where=text("state_type = 'SCHEDULED' AND retry_type = 'in_process'"),
+)
+Index(
     "ix_flow_run_claimed",
     flow_run.c.work_queue_id,
     flow_run.c.claimed_until,

@@ -78,6 +78,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("work_queue_id IS NOT NULL"),
         postgresql_where=sa.text("work_queue_id IS NOT NULL"),
     )
+    op.create_index(
+        "ix_flow_run_retried",
+        "flow_run",
+        ["state_type", "retry_type"],
+        unique=False,
+        sqlite_where=sa.text("state_type = 'SCHEDULED' AND retry_type = 'in_process'"),
+        postgresql_where=sa.text("state_type = 'SCHEDULED' AND retry_type = 'in_process'"),
+    )
     _let_waiting_runs_be_held()
 
 
