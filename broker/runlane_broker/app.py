@@ -26,6 +26,7 @@ from .api import (
     health,
     openapi,
     services,
+    slots,
     task_runs,
     task_workers,
     work_pools,
@@ -105,7 +106,7 @@ def api_routes(core: Core) -> list[Route]:
         *concurrency_limits.routes(core),
         *task_workers.routes(core),
     ]
-    routes += [*work_queues.routes(core), *work_pools.routes(core), *services.routes(core)]
+    routes += [*work_queues.routes(core), *work_pools.routes(core), *slots.routes(core), *services.routes(core)]
     return [*routes, *openapi.routes(routes, __version__)]
 
 

@@ -72,8 +72,8 @@ def a_queue(host: Host, **fields: Any) -> Any:
     return post(host, "/api/work_queues/", {"name": unique("queue"), **fields})
 
 
-def a_pool(host: Host) -> Any:
-    return post(host, "/api/work_pools/", {"name": unique("pool")})
+def a_pool(host: Host, **fields: Any) -> Any:
+    return post(host, "/api/work_pools/", {"name": unique("pool"), **fields})
 
 
 def _by_id(make: Callable[[Host], Any], **rest: Any) -> Make:
@@ -167,6 +167,7 @@ EXAMPLES: dict[str, Make] = {
     "POST /api/work_queues/{id}/get_runs": _by_id(
         a_queue, body={"limit": 5, "scheduled_before": "2030-01-01T00:00:00Z", "agent_id": None}
     ),
+    "POST /api/work_queues/{id}/concurrency_status": _by_id(a_queue, body={"page": 1, "limit": 5}),
     "POST /api/work_pools/": lambda _: Example(
         body={"name": unique("pool"), "type": "process", "base_job_template": {"variables": {}}},
         status=201,
@@ -180,6 +181,7 @@ EXAMPLES: dict[str, Make] = {
     "POST /api/work_pools/{name}/get_scheduled_flow_runs": _of_pool(
         body={"work_queue_names": ["default"], "scheduled_before": "2030-01-01T00:00:00Z", "limit": 3}
     ),
+    "POST /api/work_pools/{name}/concurrency_status": _of_pool(body={"page": 1, "flow_run_limit": 0}),
     "POST /api/work_pools/{name}/queues": _of_pool(body={"name": "mine", "priority": 1}, status=201, again=409),
     "POST /api/work_pools/{name}/queues/filter": _of_pool(body={"work_queues": {"name": {"any_": ["default"]}}}),
     "GET /api/work_pools/{name}/queues/{queue}": _of_pool_queue(),

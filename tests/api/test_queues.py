@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ UNKNOWN = "01234567-89ab-7def-8123-456789abcdef"
         ("DELETE", f"/api/work_queues/{UNKNOWN}", f"Work Queue {UNKNOWN} not found"),
         ("GET", f"/api/work_queues/{UNKNOWN}/status", f"Work queue with id {UNKNOWN} not found"),
         ("POST", f"/api/work_queues/{UNKNOWN}/get_runs", f"Work queue with id {UNKNOWN} not found."),
+        ("POST", f"/api/work_queues/{UNKNOWN}/concurrency_status", "Work queue not found."),
+        ("POST", "/api/work_pools/nope/concurrency_status", 'Work pool "nope" not found.'),
         ("GET", "/api/work_pools/nope", 'Work pool "nope" not found.'),
         ("PATCH", "/api/work_pools/nope", 'Work pool "nope" not found.'),
         ("DELETE", "/api/work_pools/nope", 'Work pool "nope" not found.'),
@@ -177,6 +180,8 @@ def test_a_queue_with_a_filter_shows_its_slots_and_takes_no_run_by_name(broker: 
     assert refused["status"] == "ABORT"
     assert "by its filter, has 1 slots" in refused["details"]["reason"]
     assert broker.http.get(f"/api/work_queues/{found['id']}").json()["active_slots"] == 1
+    slots = broker.http.post(f"/api/work_queues/{found['id']}/concurrency_status").json()
+    assert (slots["active_slots"], [run["id"] for run in slots["flow_runs"]]) == (1, [first["id"]])
     named = {"work_queue_name": found["name"]}
     for answer in (
         broker.http.post("/api/flow_runs/", json={"flow_id": flow["id"], **named}),
@@ -185,6 +190,57 @@ def test_a_queue_with_a_filter_shows_its_slots_and_takes_no_run_by_name(broker: 
         broker.http.post(url, json=named),
     ):
         assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "work_queue_name"])
+
+
+def test_who_has_the_slots(broker: Host) -> None:
+    pool = a_pool(broker, concurrency_limit=9)
+    url = f"/api/work_pools/{pool['name']}"
+    mine = post(broker, f"{url}/queues", {"name": "mine", "concurrency_limit": 5})
+    states = {
+        "running": {"state_type": "RUNNING", "start_time": SECOND},
+        "stopping": {"state_type": "CANCELLING"},
+        "retried": {"state_name": "AwaitingRetry", "retry_type": "in_process"},
+        "waiting": {},
+        "over": {"state_type": "COMPLETED"},
+    }
+    now = time.time_ns() // 1000
+    insert_flow_runs(
+        broker.path,
+        *(
+            {"name": name, "work_queue_id": mine["id"], "state_timestamp": now - (60 - i) * SECOND, **state}
+            for i, (name, state) in enumerate(states.items())
+        ),
+        {"name": "other", "work_queue_id": pool["default_queue_id"], "state_type": "PENDING"},
+    )
+
+    def names(runs: Any) -> list[str]:
+        return [run["name"] for run in runs]
+
+    of_queue = post(broker, f"/api/work_queues/{mine['id']}/concurrency_status", {})
+    runs = of_queue.pop("flow_runs")
+    assert of_queue == {
+        "active_slots": 3, "concurrency_limit": 5, "count": 3, "limit": 200, "pages": 1, "page": 1
+    }  # fmt: skip
+    assert names(runs) == ["running", "stopping", "retried"]
+    assert (runs[0]["state_type"], runs[0]["start_time"], runs[1]["start_time"]) == (
+        "RUNNING",
+        "1970-01-01T00:00:01Z",
+        None,
+    )
+    assert 60 <= runs[0]["time_in_current_state"] < 600
+    page = post(broker, f"/api/work_queues/{mine['id']}/concurrency_status", {"page": 2, "limit": 2})
+    assert (names(page["flow_runs"]), page["pages"], page["page"]) == (["retried"], 2, 2)
+
+    of_pool = post(broker, f"{url}/concurrency_status", {"flow_run_limit": 1})
+    assert (of_pool["active_slots"], of_pool["concurrency_limit"], of_pool["count"]) == (4, 9, 2)
+    assert [
+        (queue["queue_name"], queue["active_slots"], queue["concurrency_limit"], names(queue["flow_runs"]))
+        for queue in of_pool["queues"]
+    ] == [("default", 1, None, ["other"]), ("mine", 3, 5, ["running"])]
+    page = post(broker, f"{url}/concurrency_status", {"page": 2, "limit": 1})
+    assert ([queue["queue_id"] for queue in page["queues"]], page["pages"]) == ([mine["id"]], 2)
+    for bad in ({"page": 0}, {"limit": 201}, {"flow_run_limit": -1}):
+        assert broker.http.post(f"{url}/concurrency_status", json=bad).status_code == 422
 
 
 def test_polling_a_pool_by_priority_with_a_claim(broker: Host) -> None:

@@ -119,6 +119,18 @@ class QueueHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class HolderRecord:
+    """A flow run that has a slot: the columns of `queries.queues.read_holders`, in order."""
+
+    id: str
+    name: str
+    state_type: str
+    state_name: str
+    start_time: int | None
+    state_timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueChange:
     """What a change has done to a queue's status; the two are the same if nothing."""
 

@@ -13,6 +13,7 @@ from sqlalchemy.sql.base import Executable
 from .queries import queues as q
 from .queue_records import (
     DEFAULT_POOL,
+    HolderRecord,
     PoolRecord,
     QueueFilter,
     QueueHealth,
@@ -65,6 +66,25 @@ class QueueReader:
         filters = {queue.id: queue.filter for queue in queues if queue.filter is not None}
         started = await self._rows(q.read_started()) if filters else ()
         return taken | {id_: count_taken(filter_, started) for id_, filter_ in filters.items()}
+
+    async def active_of_pool(self, pool_id: str) -> int:
+        """Return how many slots of a pool are taken."""
+        ids = await self._rows(select(work_queue.c.id).where(work_queue.c.work_pool_id == pool_id))
+        taken = await self._rows(q.count_active([row.id for row in ids]))
+        return sum(count for _, count in taken)
+
+    async def holders(self, queue: QueueRecord, limit: int, offset: int) -> list[HolderRecord]:
+        """Return part of the runs that have a queue's slots; who has been in its state for longest is first."""
+        if queue.filter is None:
+            query = q.read_holders(queue.id, limit, offset)
+        else:
+            started = [
+                (row.state_timestamp, row.id)
+                for row in await self._rows(q.read_started())
+                if queue.filter.takes(row.tags, row.deployment_id)
+            ]
+            query = q.read_holders_of([id_ for _, id_ in sorted(started)[offset : offset + limit]])
+        return [HolderRecord(*row) for row in await self._rows(query)]
 
     async def health(self, queue_id: str) -> QueueHealth | None:
         """Return how a queue is."""

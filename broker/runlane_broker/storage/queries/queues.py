@@ -79,6 +79,25 @@ def count_active(queue_ids: list[str]) -> Executable:
     return select(both.c.work_queue_id, func.count()).group_by(both.c.work_queue_id)
 
 
+def read_holders(queue_id: str, limit: int, offset: int) -> Executable:
+    """Return the runs of a queue that have a slot, those first that have been in their state for longest."""
+    t = flow_run.c
+    ways = (one_of(t.state_type, LEASABLE), retries_by_itself(t))
+    both = union_all(*(select(*_holder()).where(t.work_queue_id == queue_id, way) for way in ways)).subquery()
+    return select(both).order_by(both.c.state_timestamp, both.c.id).limit(limit).offset(offset)
+
+
+def read_holders_of(run_ids: list[str]) -> Executable:
+    """Return the same of these runs."""
+    t = flow_run.c
+    return select(*_holder()).where(t.id.in_(run_ids)).order_by(t.state_timestamp, t.id)
+
+
+def _holder() -> tuple[ColumnElement[Any], ...]:
+    t = flow_run.c
+    return t.id, t.name, t.state_type, t.state_name, t.start_time, t.state_timestamp
+
+
 def retries_by_itself(t: Any) -> ColumnElement[bool]:
     """Of a flow run that waits for its next try in the process that runs it: it keeps its slot meanwhile.
 
@@ -325,17 +344,17 @@ def read_scheduled(after: tuple[int, str], before: int, limit: int) -> Executabl
 
 
 def read_started() -> Executable:
-    """Return the same of all runs that have a slot, in any order."""
+    """Return id, time of the state, tags and deployment of all runs that have a slot, in any order."""
     t = flow_run.c
     ways = (one_of(t.state_type, (StateType.PENDING, StateType.RUNNING)), retries_by_itself(t))
-    columns = select(t.id, t.due, t.tags, t.deployment_id).where(t.deployment_id.is_not(None))
+    columns = select(t.id, t.state_timestamp, t.tags, t.deployment_id).where(t.deployment_id.is_not(None))
     return union_all(*(columns.where(way) for way in ways))
 
 
 def read_filtered() -> Executable:
     """Return the same of one run."""
     t = flow_run.c
-    return select(t.id, t.due, t.tags, t.deployment_id).where(t.id == param("id"))
+    return select(t.id, t.state_timestamp, t.tags, t.deployment_id).where(t.id == param("id"))
 
 
 def read_limited_filters() -> Executable:
