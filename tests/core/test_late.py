@@ -159,6 +159,26 @@ async def _not_taken_by_who_is_pushed(b: Broker) -> str:
     return await flow_run(b)
 
 
+async def _pushed_workers_full(b: Broker) -> str:
+    await pool(b, "a", "b")
+    for worker in [await b.worker("p/a", "p/b", "k", limit=1) for _ in range(2)]:
+        await flow_run(b, "b")
+        await worker.wait_for("run")
+    return await flow_run(b)
+
+
+async def _pushed_soon(b: Broker) -> str:
+    await pool(b, "a")
+    b.core.dispatcher.pause((await b.worker("p/a")).own.id)
+    return await flow_run(b)
+
+
+async def _pushed_worker_gone(b: Broker) -> str:
+    await pool(b, "a")
+    (await b.worker("p/a")).disconnect()
+    return await flow_run(b)
+
+
 async def _no_queue(b: Broker) -> str:
     flow = await b.core.flows.create("flow", (), {})
     return (await b.core.transitions.create_flow_run(NewFlowRun(new_id(), flow.id, "run", SCHEDULED))).id
@@ -181,7 +201,10 @@ async def _queue_deleted(b: Broker) -> str:
         (_not_polled, "nobody polls the work queue"),
         (_polled_long_ago, "nobody polls the work queue"),
         (_not_taken_by_who_polls, "those who poll the work queue have not started it"),
-        (_not_taken_by_who_is_pushed, "those who poll the work queue have not started it"),
+        (_not_taken_by_who_is_pushed, "the worker of this work queue has no free slot"),
+        (_pushed_workers_full, "all 2 workers of this work queue have no free slot"),
+        (_pushed_soon, "it is its turn soon: there is a free slot"),
+        (_pushed_worker_gone, "those who poll the work queue have not started it"),
         (_no_queue, "it has no work queue"),
         (_queue_deleted, "it has no work queue"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from ..storage.operations.late import BATCH, BEGINNING, LARGEST_BATCH, MarkFlowR
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 from .giving_way import give_way
-from .registry import Registry
+from .registry import Registry, Session
 
 T = TypeVar("T", MarkTaskRunsLate, MarkFlowRunsLate)
 
@@ -51,19 +51,28 @@ class LateRuns:
 
     async def mark_flow_runs(self) -> int:
         """Mark flow runs, and return how many. A work queue may have a patience of its own."""
-        return await self._mark(MarkFlowRunsLate(self._patience, await self._shortest(FLOW_RUN)))
+        shortest = await self._shortest(FLOW_RUN)
+        return await self._mark(MarkFlowRunsLate(self._patience, shortest, self.reasons_of_queues()))
 
     def reasons(self) -> dict[str, str]:
         """Say for each task key that some worker serves why its runs may have to wait."""
+        return {key: _reason("task", *slots) for key, slots in self._slots(_task_keys).items()}
+
+    def reasons_of_queues(self) -> dict[str, str]:
+        """Say the same for each work queue (`pool/queue`) whose runs are pushed to some worker."""
+        return {name: _reason("work queue", *slots) for name, slots in self._slots(_queues).items()}
+
+    def _slots(self, served: Callable[[Session], tuple[str, ...]]) -> dict[str, tuple[int, int]]:
+        """Return by what is served how many workers do, and how many slots they have free."""
         slots: dict[str, tuple[int, int]] = {}
         for session in self._registry:
             if session.port is None:
                 continue
             free = self._dispatcher.free_slots(session.id)
-            for key in session.task_keys:
+            for key in served(session):
                 workers, sum_ = slots.get(key, (0, 0))
                 slots[key] = (workers + 1, sum_ + free)
-        return {key: _reason(workers, free) for key, (workers, free) in slots.items()}
+        return slots
 
     async def _shortest(self, kind: RunKind) -> int:
         """Return the least patience that any run of a kind is given."""
@@ -88,10 +97,18 @@ class LateRuns:
         return marked
 
 
-def _reason(workers: int, free: int) -> str:
+def _task_keys(session: Session) -> tuple[str, ...]:
+    return session.task_keys
+
+
+def _queues(session: Session) -> tuple[str, ...]:
+    return session.queues
+
+
+def _reason(what: str, workers: int, free: int) -> str:
     who = "the worker" if workers == 1 else f"all {workers} workers"
     if free <= 0:
-        return f"{who} of this task {'has' if workers == 1 else 'have'} no free slot"
+        return f"{who} of this {what} {'has' if workers == 1 else 'have'} no free slot"
     return "it is its turn soon: there is a free slot"
 
 

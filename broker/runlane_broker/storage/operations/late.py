@@ -86,10 +86,14 @@ class MarkTaskRunsLate(Operation[Marked]):
 
 @dataclass(frozen=True, slots=True)
 class MarkFlowRunsLate(Operation[Marked]):
-    """Mark flow runs that should have started `patience` microseconds ago, or as long as their queue says."""
+    """Mark flow runs that should have started `patience` microseconds ago, or as long as their queue says.
+
+    `reasons` says by work queue (`pool/queue`) what keeps its runs waiting, where they are pushed to somebody.
+    """
 
     patience: int
     shortest: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     after: Place = BEGINNING
     limit: int = BATCH
 
@@ -107,7 +111,7 @@ class MarkFlowRunsLate(Operation[Marked]):
             if due > tx.now - (self.patience if patience is None else patience):
                 continue
             if queue_id not in reasons:
-                reasons[queue_id] = _reason(tx, queue_id)
+                reasons[queue_id] = _reason(tx, queue_id, self.reasons)
             marked += _mark(tx, _FLOW_RUNS, run_id, due, attempt, details, reasons[queue_id])
         return Marked(marked, _next(rows, self.limit))
 
@@ -167,12 +171,12 @@ def _without_transition(details: str | None) -> str | None:
     return _encode(known).decode()
 
 
-def _reason(tx: Transaction, queue_id: str) -> str:
+def _reason(tx: Transaction, queue_id: str, reasons: Mapping[str, str]) -> str:
     """Say what keeps a queue's runs from starting."""
     row = tx.row(q.read_queue_situation, {"id": queue_id})
     if row is None:
         return NO_QUEUE
-    is_paused, pool_is_paused, limit, pool_limit, last_polled, pool_id = row
+    is_paused, pool_is_paused, limit, pool_limit, last_polled, pool_id, name = row
     if is_paused:
         return QUEUE_PAUSED
     if pool_is_paused:
@@ -183,6 +187,8 @@ def _reason(tx: Transaction, queue_id: str) -> str:
         queues = tx.rows(queues_q.read_pool_queues, {"pool_id": pool_id})
         if sum(_started(tx, queue[0]) for queue in queues) >= pool_limit:
             return POOL_FULL
+    if name in reasons:
+        return reasons[name]
     if last_polled is None or tx.now - last_polled > POLLED_RECENTLY:
         return NOT_POLLED
     return NOT_TAKEN

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Update, and_, func, insert, literal_column, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    Text,
+    Update,
+    and_,
+    func,
+    insert,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql.base import Executable
 
 from runlane.protocol.states import StateName, StateType
@@ -76,7 +88,7 @@ def mark_flow_run() -> Update:
 
 
 def read_queue_situation() -> Executable:
-    """Return what keeps a queue's runs from starting: pauses, limits, the last poll, and the pool's id."""
+    """Return what keeps a queue's runs from starting: pauses, limits, the last poll; pool's id, `pool/queue`."""
     w, p = work_queue.c, work_pool.c
     columns = (
         w.is_paused,
@@ -85,7 +97,8 @@ def read_queue_situation() -> Executable:
         p.concurrency_limit,
         w.last_polled,
     )
-    return select(*columns, p.id).join(work_pool, p.id == w.work_pool_id).where(w.id == param("id"))
+    name = p.name + literal_column("'/'", Text) + w.name
+    return select(*columns, p.id, name).join(work_pool, p.id == w.work_pool_id).where(w.id == param("id"))
 
 
 def insert_task_run_state() -> Insert:
