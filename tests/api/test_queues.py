@@ -150,9 +150,18 @@ def test_polling_a_queue(broker: Host) -> None:
     url = f"/api/work_queues/{queue['id']}"
     values = {"work_queue_id": queue["id"], "work_queue_name": queue["name"]}
     ids = insert_flow_runs(broker.path, *({**values, "due": i * SECOND} for i in range(3)))
-    looked = broker.http.post(f"{url}/get_runs", headers={"X-PREFECT-UI": "true"})
-    assert [run["id"] for run in looked.json()] == ids[:2]
-    assert broker.http.get(url).json()["status"] == "NOT_READY"
+    for said in ("true", "True", "TRUE"):
+        looked = broker.http.post(f"{url}/get_runs", headers={"X-PREFECT-UI": said})
+        assert [run["id"] for run in looked.json()] == ids[:2]
+        pool = broker.http.post(
+            "/api/work_pools/default-agent-pool/get_scheduled_flow_runs",
+            json={"work_queue_names": [queue["name"]]},
+            headers={"X-PREFECT-UI": said},
+        )
+        assert pool.status_code == 200
+        assert broker.http.get(url).json()["status"] == "NOT_READY", said
+    future = broker.http.patch(url, json={"last_polled": "2100-01-01T00:00:00Z"})
+    assert (future.status_code, future.json()["detail"][0]["loc"]) == (422, ["body", "last_polled"])
     polled = broker.http.post(f"{url}/get_runs", json={"limit": 10})
     assert [run["id"] for run in polled.json()] == ids[:2]
     assert polled.json()[0]["work_queue_id"] == queue["id"]

@@ -280,6 +280,15 @@ def test_resuming_looks_at_the_poll_that_is_told_with_it(db: Database) -> None:
     assert update(db, "mine", is_paused=False, last_polled=db.clock.now()) == (P, R)
 
 
+def test_nobody_has_polled_in_the_future(db: Database) -> None:
+    create(db, "mine")
+    update(db, "mine", is_paused=True)
+    before = everything(db)
+    with pytest.raises(Invalid, match="in the future") as refused:
+        update(db, "mine", is_paused=False, last_polled=db.clock.now() + 1)
+    assert (refused.value.field, everything(db)) == ("last_polled", before)
+
+
 def test_a_poll_makes_ready_what_is_not_paused_and_says_so_once(db: Database) -> None:
     served, paused, made_paused = create(db, "a"), create(db, "b"), create(db, "c", is_paused=True)
     update(db, "b", is_paused=True)

@@ -32,7 +32,16 @@ from ..storage.operations.handing_out import EARLIEST, LATEST, Asked
 from ..storage.operations.queues import CreatePool, QueueKey
 from ..storage.queue_records import PoolRecord
 from .routes import Route
-from .work_queues import UI_HEADER, changed_columns, flow_runs, new_columns, refuse_filter, show_queue, show_queues
+from .work_queues import (
+    UI_HEADER,
+    changed_columns,
+    flow_runs,
+    is_poll,
+    new_columns,
+    refuse_filter,
+    show_queue,
+    show_queues,
+)
 
 _TAG: Final = "work_pools"
 _RESERVED: Final = "Work pools starting with 'Prefect' are reserved for internal use."
@@ -90,7 +99,7 @@ class WorkPools:
             LATEST if body.scheduled_before is None else to_micros(body.scheduled_before),
             EARLIEST if body.scheduled_after is None else to_micros(body.scheduled_after),
             body.claim_seconds,
-            headers[UI_HEADER] != "true",
+            is_poll(headers),
         )
         handed = await self._core.queues.hand_out_of_pool(name, body.work_queue_names, asked)
         runs = await flow_runs(self._core, [one.run_id for one in handed])

@@ -90,9 +90,14 @@ class WorkQueues:
         if queue is None:
             raise NotFound(f"Work queue with id {id} not found.")
         before = LATEST if body.scheduled_before is None else to_micros(body.scheduled_before)
-        asked = Asked(body.size, before, claim_seconds=body.claim_seconds, is_poll=headers[UI_HEADER] != "true")
+        asked = Asked(body.size, before, claim_seconds=body.claim_seconds, is_poll=is_poll(headers))
         runs = await flow_runs(self._core, await self._core.queues.hand_out(queue, asked))
         return list(runs.values())
+
+
+def is_poll(headers: Mapping[str, str | None]) -> bool:
+    """Say whether who asks serves the queue, and does not merely look at it."""
+    return (headers[UI_HEADER] or "").lower() != "true"
 
 
 async def flow_runs(core: Core, ids: Sequence[str]) -> dict[str, FlowRun]:

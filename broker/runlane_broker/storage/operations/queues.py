@@ -152,7 +152,7 @@ class UpdateQueue(Operation[QueueChange]):
     """Change columns of a queue, on whichever route.
 
     Raises `NotFound`, `Conflict` for a name that is taken, `Invalid` for a filter where one
-    cannot be: outside of the default pool, or on a queue that has runs of its own.
+    cannot be (outside of the default pool, or on a queue that has runs of its own), and for a poll in the future.
     """
 
     key: QueueKey
@@ -169,6 +169,8 @@ class UpdateQueue(Operation[QueueChange]):
             new["status"] = status_after(before, changes["is_paused"], new["last_polled"], tx.now).value
         self._check_name(tx, queue, new["name"])
         self._check_filter(tx, queue)
+        if (self.changes.get("last_polled") or 0) > tx.now:
+            raise Invalid("It is in the future: nobody can have polled then", "last_polled")
         tx.run(q.update_queue, new)
         if priority is not None:
             _place(tx, queue["work_pool_id"], queue["id"], priority)
