@@ -2,7 +2,8 @@
 
 queues = WorkQueues()
 queues.create("reports", pool="nightly", priority=1)
-queues.update("reports", pool="nightly", is_paused=True)
+queues.pause("reports", pool="nightly")
+queues.update("reports", pool="nightly", concurrency_limit=5)
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ class WorkQueues:
         """Change a queue: what `create` takes; None takes a limit away."""
         self._ask("PATCH", _queue(pool, name), changes)
 
+    def pause(self, name: str, pool: str | None = None) -> None:
+        """Let nothing of a queue start, until it is resumed."""
+        self.update(name, pool, is_paused=True)
+
+    def resume(self, name: str, pool: str | None = None) -> None:
+        """Let the runs of a paused queue start again."""
+        self.update(name, pool, is_paused=False)
+
     def delete(self, name: str, pool: str | None = None) -> None:
         """Delete a queue; its runs stay, and belong to none."""
         self._ask("DELETE", _queue(pool, name))
@@ -61,6 +70,14 @@ class WorkQueues:
     def update_pool(self, name: str, **changes: Any) -> None:
         """Change a pool; None takes a limit away."""
         self._ask("PATCH", _pool(name), changes)
+
+    def pause_pool(self, name: str) -> None:
+        """Let nothing of a pool's queues start, until it is resumed."""
+        self.update_pool(name, is_paused=True)
+
+    def resume_pool(self, name: str) -> None:
+        """Let the runs of a paused pool start again."""
+        self.update_pool(name, is_paused=False)
 
     def delete_pool(self, name: str) -> None:
         """Delete a pool with its queues."""

@@ -56,8 +56,21 @@ def test_queues_and_pools(runlane: Run, broker: Broker) -> None:
 def test_the_same_from_a_program(broker: Broker) -> None:
     queues = WorkQueues(ClientSection(url=broker.url, token=TOKEN))
     queues.create("q")
-    queues.update("q", is_paused=True)
+    queues.pause("q")
     assert queues.read("q")["status"] == "PAUSED"
+    queues.resume("q")
+    assert (queues.read("q")["status"], queues.read("q")["is_paused"]) == ("NOT_READY", False)
+    queues.create_pool("p")
+    queues.pause("default", "p")
+    assert queues.read("default", "p")["is_paused"]
+    queues.resume("default", pool="p")
+    assert not queues.read("default", "p")["is_paused"]
+    queues.pause_pool("p")
+    assert [pool["status"] for pool in queues.pools() if pool["name"] == "p"] == ["PAUSED"]
+    queues.resume_pool("p")
+    assert [pool["status"] for pool in queues.pools() if pool["name"] == "p"] == ["NOT_READY"]
+    with pytest.raises(RequestRefused, match="not found"):
+        queues.pause("nope")
     with pytest.raises(RequestRefused, match="already exists") as refused:
         queues.create("q")
     assert refused.value.status == 409
