@@ -33,6 +33,7 @@ def _render(worker: WorkerRecord) -> TaskWorker:
     return TaskWorker(
         identifier=worker.client_id,
         task_keys=list(worker.task_keys),
+        queues=list(worker.queues),
         timestamp=to_datetime(worker.last_seen),
         since=to_datetime(worker.since),
         in_flight=worker.in_flight,

@@ -16,6 +16,7 @@ class WorkerRecord:
 
     client_id: str
     task_keys: tuple[str, ...]
+    queues: tuple[str, ...]  # `pool/queue`
     since: Micros
     last_seen: Micros
     in_flight: int
@@ -38,6 +39,7 @@ class Workers:
             WorkerRecord(
                 client_id=session.client_id,
                 task_keys=session.task_keys,
+                queues=session.queues,
                 since=session.since,
                 last_seen=now - round((monotonic - session.last_seen) * MICROS_PER_SECOND),
                 in_flight=len(session.held),

@@ -32,10 +32,14 @@ class UnservedKey(Response):
 
 
 class TaskWorker(Response):
-    """A worker: `timestamp` is when it was last heard of, `since` when it has subscribed."""
+    """A worker: `timestamp` is when it was last heard of, `since` when it has subscribed.
+
+    `queues` are the work queues that it serves, as `pool/queue`.
+    """
 
     identifier: str
     task_keys: list[str]
+    queues: list[str]
     timestamp: Time
     since: Time
     in_flight: int
