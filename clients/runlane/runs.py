@@ -1,4 +1,4 @@
-"""Task runs of a broker that are given up, or taken up again, over its HTTP API: by id, or all that fit.
+"""Runs of a broker that are given up, or taken up again, over its HTTP API: by id, or all task runs that fit.
 
 runs = TaskRuns()
 runs.cancel("0192f3a0-5c1e-7d2a-9b3f-4e5d6c7b8a90")
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from .config import ClientSection, load_config
 from .errors import ArgumentError
@@ -28,11 +28,13 @@ _NAMES: Final = {
 }
 
 
-class TaskRuns:
-    """What can be done with task runs. All raise `rest.RequestRefused`, and `rest.NotReached`.
+class _Runs:
+    """What can be done with runs by their ids. All raise `rest.RequestRefused`, and `rest.NotReached`.
 
     A `client` of None is read from the settings.
     """
+
+    path: ClassVar[str]
 
     def __init__(self, client: ClientSection | None = None) -> None:
         self._client = client or load_config().of(ClientSection)
@@ -40,6 +42,25 @@ class TaskRuns:
     def cancel(self, run_id: str) -> dict[str, Any]:
         """Cancel a run; return the state that it is in then: one that has ended stays as it is."""
         return self._ask(f"{checked_id(run_id)}/cancel")
+
+    def requeue(self, run_id: str) -> dict[str, Any]:
+        """Queue a parked run again; return its state. One that is not parked is refused (409)."""
+        return self._ask(f"{checked_id(run_id)}/requeue")
+
+    def _ask(self, path: str, body: Any = None) -> Any:
+        return ask(self._client, "POST", f"{self.path}/{path}", body, _PATIENCE)
+
+
+class FlowRuns(_Runs):
+    """What can be done with flow runs."""
+
+    path = "/flow_runs"
+
+
+class TaskRuns(_Runs):
+    """What can be done with task runs: the same, and with many at once."""
+
+    path = "/task_runs"
 
     def cancel_all(
         self,
@@ -56,10 +77,6 @@ class TaskRuns:
         """
         return self._ask_on("cancel", _chosen(keys, states, tags, every=every))
 
-    def requeue(self, run_id: str) -> dict[str, Any]:
-        """Queue a parked run again; return its state. One that is not parked is refused (409)."""
-        return self._ask(f"{checked_id(run_id)}/requeue")
-
     def requeue_all(self, *, keys: Sequence[str] = (), tags: Sequence[str] = ()) -> Mapping[str, int]:
         """Queue again all parked runs, or those of these keys, and with all of these tags; return the counts."""
         return self._ask_on("requeue", _chosen(keys, (), tags, every=True))
@@ -73,9 +90,6 @@ class TaskRuns:
             more = answer.pop("more")
             counts.update(answer)
         return counts
-
-    def _ask(self, path: str, body: Any = None) -> Any:
-        return ask(self._client, "POST", f"/task_runs/{path}", body, _PATIENCE)
 
 
 def _chosen(keys: Sequence[str], states: Sequence[str], tags: Sequence[str], *, every: bool) -> Mapping[str, Any]:

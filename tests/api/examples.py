@@ -60,6 +60,13 @@ def a_flow_run(host: Host) -> Any:
     return post(host, "/api/flow_runs/", {"flow_id": a_flow(host)["id"]})
 
 
+def a_parked_flow_run(host: Host) -> Any:
+    run = a_flow_run(host)
+    parked = {"state": {"type": "CRASHED", "name": "Parked"}, "force": True}
+    post(host, f"/api/flow_runs/{run['id']}/set_state", parked)
+    return run
+
+
 def a_deployment(host: Host) -> Any:
     return post(host, "/api/deployments/", {"name": unique("deployment"), "flow_id": a_flow(host)["id"]})
 
@@ -213,6 +220,8 @@ EXAMPLES: dict[str, Make] = {
         status=201,
         again=200,
     ),
+    "POST /api/flow_runs/{id}/cancel": _of(a_flow_run),
+    "POST /api/flow_runs/{id}/requeue": _of(a_parked_flow_run, again=409),
     "POST /api/task_runs/{id}/cancel": _of(a_task_run),
     "POST /api/task_runs/cancel": lambda _: Example(body={"task_runs": {"tags": {"all_": [unique("none")]}}}),
     "POST /api/task_runs/{id}/requeue": _of(a_parked_run, again=409),

@@ -44,6 +44,19 @@ def test_runs_are_cancelled_by_id(runlane: Run, broker: Broker) -> None:
     assert json.loads(done.out) == {one.upper(): {"type": "CANCELLED", "name": "Cancelled"}}
 
 
+def test_flow_runs_are_cancelled_and_queued_again_by_id_too(runlane: Run, broker: Broker) -> None:
+    flow = ask(section(broker), "POST", "/flows/", {"name": "cancelled"})["id"]
+    run = {"flow_id": flow, "state": {"type": "SCHEDULED"}}
+    one, two = (ask(section(broker), "POST", "/flow_runs/", run)["id"] for _ in range(2))
+    done = runlane("cancel", one, make(broker, "cancel.ids"), *broker.flags)
+    assert (done.code, done.out.splitlines()[0]) == (0, f"{one} CANCELLED")
+    parked = {"state": {"type": "CRASHED", "name": "Parked"}, "force": True}
+    ask(section(broker), "POST", f"/flow_runs/{two}/set_state", parked)
+    assert runlane("requeue", two, *broker.flags).out == f"{two} Requeued\n"
+    done = runlane("requeue", two, *broker.flags)
+    assert (done.code, "only one that is Parked" in done.complaint) == (1, True)
+
+
 def test_what_is_not_there_is_said_and_the_others_are_cancelled(runlane: Run, broker: Broker) -> None:
     none, one = uuid7(), make(broker, "cancel.ids")
     done = runlane("cancel", none, one, *broker.flags)

@@ -438,6 +438,70 @@ def test_a_run_is_cancelled_while_it_is_held(tmp_path: Path) -> None:
     run(main())
 
 
+async def cancel(b: Broker, run_id: str) -> TransitionOutcome:
+    (outcome,) = await b.core.cancellations.cancel([run_id], FLOW_RUN)
+    assert outcome is not None
+    return outcome
+
+
+def test_flow_runs_are_cancelled_as_task_runs_are(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", a=1)
+            worker = await b.worker("p/a", limit=1)
+            held, waiting = await flow_run(b), await flow_run(b)
+            later = await flow_run(b, initial=due_in(60))
+            await worker.wait_for("run")
+            worker.started(held)
+            await b.quiet()
+            for run_id in (waiting, later):
+                assert (await cancel(b, run_id)).wrote
+                assert await state(b, run_id) == (StateType.CANCELLED, "Cancelled")
+            assert (await cancel(b, held)).state.type is StateType.CANCELLING
+            assert await worker.wait_for("cancel") == ("cancel", held, 1)
+            assert not (await cancel(b, held)).wrote, "it is being cancelled already"
+            worker.finished(held, type_="CANCELLED")
+            await worker.wait_for("recorded")
+            b.clock.advance(60)
+            worker.beat()
+            b.core.dispatching.time_changed()
+            last = await flow_run(b)
+            await worker.wait_for("run", 2)
+            assert worker.pushed_ids == [held, last], "what was cancelled never starts"
+            assert not (await cancel(b, held)).wrote
+            assert await b.core.cancellations.cancel([new_id()], FLOW_RUN) == (None,)
+
+    run(main())
+
+
+def test_a_parked_flow_run_is_queued_again_with_its_losses_forgotten(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", a=1)
+            run_id = await flow_run(b)
+            (refused,) = await b.core.cancellations.requeue([run_id], FLOW_RUN)
+            assert refused is not None
+            assert not refused.wrote, "it is not parked"
+            for _ in range(b.core.settings.max_losses):
+                worker = await b.worker("p/a")
+                await worker.wait_for("run")
+                worker.disconnect()
+                b.later(b.core.settings.timers.resume + 1)
+                await b.quiet()
+            assert await state(b, run_id) == (StateType.CRASHED, "Parked")
+            worker = await b.worker("p/a")
+            (queued,) = await b.core.cancellations.requeue([run_id], FLOW_RUN)
+            assert queued is not None
+            assert queued.state.name == "Requeued"
+            await worker.wait_for("run")
+            assert worker.pushed == [(run_id, b.core.settings.max_losses + 1)]
+            record = await b.core.store.flow_runs.get(run_id)
+            assert record is not None
+            assert record.losses == 0
+
+    run(main())
+
+
 def test_a_lost_session_gives_its_runs_back_and_parks_them_in_the_end(tmp_path: Path) -> None:
     async def main() -> None:
         path = new_database(tmp_path)

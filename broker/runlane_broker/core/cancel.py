@@ -16,6 +16,7 @@ from ..schemas.filters import Filters
 from ..storage.operations.cancelling import BATCH, CancelRuns, RequeueRuns
 from ..storage.records import TransitionOutcome
 from ..storage.store import Store
+from ..storage.tables import TASK_RUN, RunKind
 from .transitions import Transitions
 
 #: Runs that one request by filter takes at most. Who wants more asks again.
@@ -43,13 +44,13 @@ class Cancellations:
         """Cancel runs in one transaction; `done` gets `Outcomes` after the commit, or the exception."""
         self._transitions.submit(CancelRuns(tuple(run_ids)), _changes, done)
 
-    async def cancel(self, run_ids: Sequence[str]) -> Outcomes:
+    async def cancel(self, run_ids: Sequence[str], kind: RunKind = TASK_RUN) -> Outcomes:
         """Cancel runs in one transaction; see `CancelRuns`."""
-        return await self._transitions.write(CancelRuns(tuple(run_ids)), _changes)
+        return await self._transitions.write(CancelRuns(tuple(run_ids), kind), _changes)
 
-    async def requeue(self, run_ids: Sequence[str]) -> Outcomes:
+    async def requeue(self, run_ids: Sequence[str], kind: RunKind = TASK_RUN) -> Outcomes:
         """Queue parked runs again in one transaction; see `RequeueRuns`."""
-        return await self._transitions.write(RequeueRuns(tuple(run_ids)), _changes)
+        return await self._transitions.write(RequeueRuns(tuple(run_ids), kind), _changes)
 
     async def cancel_all(self, filters: Filters) -> Changed:
         """Cancel what the filters take, up to `MAX_BY_FILTER` runs, in transactions of a few each."""

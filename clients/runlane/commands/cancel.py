@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from ..config import ClientSection, ConfigError, load_config
 from ..config.flags import add_flags, flags_of
 from ..errors import ArgumentError, RunlaneError
 from ..rest import RequestRefused
-from ..runs import TaskRuns
+from ..runs import FlowRuns, TaskRuns
 from .console import DONE, FAILED, USAGE, Parser, complain, one_line
 
 _ABOUT: Final = {
@@ -49,23 +50,23 @@ def main(command: str, argv: Sequence[str]) -> int:
     if command == "requeue" and chosen and not options.every:
         parser.error("--key and --tag need --parked")
     try:
-        runs = TaskRuns(load_config(flags=flags_of(options)).of(ClientSection))
+        client = load_config(flags=flags_of(options)).of(ClientSection)
     except ConfigError as exc:
         return complain(exc, USAGE)
     try:
-        return _each(runs, command, options) if options.ids else _all(runs, command, options)
+        return _each(client, command, options) if options.ids else _all(TaskRuns(client), command, options)
     except ArgumentError as exc:
         return complain(exc, USAGE)
     except RunlaneError as exc:
         return complain(exc, FAILED)
 
 
-def _each(runs: TaskRuns, command: str, options: argparse.Namespace) -> int:
+def _each(client: ClientSection, command: str, options: argparse.Namespace) -> int:
     code = DONE
     states: dict[str, Any] = {}
     for run_id in options.ids:
         try:
-            state = runs.cancel(run_id) if command == "cancel" else runs.requeue(run_id)
+            state = _change(client, command, run_id)
         except RequestRefused as exc:
             code = complain(f"{run_id}: {exc}", FAILED)
             continue
@@ -75,6 +76,23 @@ def _each(runs: TaskRuns, command: str, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({run_id: {"type": one["type"], "name": one["name"]} for run_id, one in states.items()}))
     return code
+
+
+def _change(client: ClientSection, command: str, run_id: str) -> dict[str, Any]:
+    """Change a run of either kind; an id does not say of which. Where there is none it is no task run."""
+    try:
+        return _one(TaskRuns(client), command, run_id)
+    except RequestRefused as no_task_run:
+        if no_task_run.status != HTTPStatus.NOT_FOUND:
+            raise
+        try:
+            return _one(FlowRuns(client), command, run_id)
+        except RequestRefused as exc:
+            raise (no_task_run if exc.status == HTTPStatus.NOT_FOUND else exc) from None
+
+
+def _one(runs: TaskRuns | FlowRuns, command: str, run_id: str) -> dict[str, Any]:
+    return runs.cancel(run_id) if command == "cancel" else runs.requeue(run_id)
 
 
 def _all(runs: TaskRuns, command: str, options: argparse.Namespace) -> int:

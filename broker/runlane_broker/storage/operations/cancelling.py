@@ -14,7 +14,7 @@ from ...orchestration.facts import Facts
 from ...orchestration.policies import REQUEUE_PARKED
 from ..queries import cancelling as q
 from ..records import Change, FinalRun, StateRecord, Status, TransitionOutcome
-from ..tables import TASK_RUN
+from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction, add_state
 from .base import Operation
 from .transitions import SetState, read_row, settle
@@ -29,13 +29,14 @@ REQUEUE: Final = Proposed(StateType.SCHEDULED, StateName.REQUEUED, "The run was 
 
 @dataclass(frozen=True, slots=True)
 class CancelRuns(Operation["tuple[TransitionOutcome | None, ...]"]):
-    """Cancel task runs; the outcome of each, in order, None where there is no such run.
+    """Cancel runs of one kind; the outcome of each, in order, None where there is no such run.
 
     What nobody holds is CANCELLED and can never start; what somebody does is CANCELLING until he says that it has
     ended. A run that has ended, or is being cancelled already, stays as it is (ABORT).
     """
 
     run_ids: tuple[str, ...]
+    kind: RunKind = TASK_RUN
 
     @property
     def weight(self) -> int:
@@ -44,7 +45,10 @@ class CancelRuns(Operation["tuple[TransitionOutcome | None, ...]"]):
 
     def execute(self, tx: Transaction) -> tuple[TransitionOutcome | None, ...]:
         """Cancel each, wherever it is."""
-        return tuple(_cancel_queued(tx, run_id) or _cancel(tx, run_id) for run_id in self.run_ids)
+        return tuple(self._cancel_queued(tx, run_id) or _cancel(tx, self.kind, run_id) for run_id in self.run_ids)
+
+    def _cancel_queued(self, tx: Transaction, run_id: str) -> TransitionOutcome | None:
+        return _cancel_queued(tx, run_id) if self.kind is TASK_RUN else None
 
 
 def _cancel_queued(tx: Transaction, run_id: str) -> TransitionOutcome | None:
@@ -65,24 +69,25 @@ def _cancel_queued(tx: Transaction, run_id: str) -> TransitionOutcome | None:
     )
 
 
-def _cancel(tx: Transaction, run_id: str) -> TransitionOutcome | None:
-    row = read_row(tx, TASK_RUN, run_id)
+def _cancel(tx: Transaction, kind: RunKind, run_id: str) -> TransitionOutcome | None:
+    row = read_row(tx, kind, run_id)
     if row is None:
         return None
     state = row.state()
     if state.type in FINAL or state.type is StateType.CANCELLING:
         return TransitionOutcome(Status.ABORT, state, wrote=False, reason=f"The run is {state.name} already.")
-    return SetState(TASK_RUN, run_id, CANCEL).execute(tx)
+    return SetState(kind, run_id, CANCEL).execute(tx)
 
 
 @dataclass(frozen=True, slots=True)
 class RequeueRuns(Operation["tuple[TransitionOutcome | None, ...]"]):
-    """Queue parked task runs again; the outcome of each, in order, None where there is no such run.
+    """Queue parked runs of one kind again; the outcome of each, in order, None where there is no such run.
 
     What they have lost is forgotten, what has failed is not. A run that is not parked stays as it is (ABORT).
     """
 
     run_ids: tuple[str, ...]
+    kind: RunKind = TASK_RUN
 
     @property
     def weight(self) -> int:
@@ -91,16 +96,16 @@ class RequeueRuns(Operation["tuple[TransitionOutcome | None, ...]"]):
 
     def execute(self, tx: Transaction) -> tuple[TransitionOutcome | None, ...]:
         """Queue each again."""
-        return tuple(_requeue(tx, run_id) for run_id in self.run_ids)
+        return tuple(_requeue(tx, self.kind, run_id) for run_id in self.run_ids)
 
 
-def _requeue(tx: Transaction, run_id: str) -> TransitionOutcome | None:
+def _requeue(tx: Transaction, kind: RunKind, run_id: str) -> TransitionOutcome | None:
     """Decide on what stands in the database, until that is what the decision is written over."""
-    while (row := read_row(tx, TASK_RUN, run_id)) is not None:
-        decision = decide(row.run(TASK_RUN), REQUEUE, Facts(), REQUEUE_PARKED, tx.now, tx.tick())
-        outcome = settle(tx, TASK_RUN, row, decision, REQUEUE_PARKED)
+    while (row := read_row(tx, kind, run_id)) is not None:
+        decision = decide(row.run(kind), REQUEUE, Facts(), REQUEUE_PARKED, tx.now, tx.tick())
+        outcome = settle(tx, kind, row, decision, REQUEUE_PARKED)
         if outcome is not None:
             if outcome.wrote:
-                tx.run(q.forget_losses, {"id": run_id})
+                tx.run(q.forget_losses if kind is TASK_RUN else q.forget_losses_of_flow_run, {"id": run_id})
             return outcome
     return None

@@ -7,7 +7,7 @@ from sqlalchemy.sql.base import Executable
 
 from runlane.protocol.states import StateName, StateType
 
-from ..tables import task_run
+from ..tables import flow_run, task_run
 from .base import const, param
 
 
@@ -42,3 +42,8 @@ def cancel_queued() -> Executable:
 def forget_losses() -> Update:
     """Let a run lose as many sessions again as if it had lost none."""
     return update(task_run).where(task_run.c.id == param("id")).values(losses=literal_column("0"))
+
+
+def forget_losses_of_flow_run() -> Update:
+    """Let a flow run do so, too."""
+    return update(flow_run).where(flow_run.c.id == param("id")).values(losses=literal_column("0"))
