@@ -86,7 +86,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
     _one(
         "report-forgotten",
         "a repeated report is answered as somebody else's",
-        "storage/operations/leasing.py",
+        "storage/operations/lease_rows.py",
         "    return any(tx.row(statements.find_report, lease) is not None for statements in q.ALL_LEASES)",
         "    return False",
     ),

@@ -18,7 +18,7 @@ from ..transaction import Transaction
 from .base import Operation
 from .creating import first_write, state_columns
 from .deciding import append_state
-from .leasing import read_flow_lease
+from .lease_rows import read_flow_lease
 from .queues import may_start, resolve_queue
 
 _encode = msgspec.json.Encoder().encode

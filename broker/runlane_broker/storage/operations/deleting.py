@@ -13,7 +13,7 @@ from ..records import Change, FinalRun, Lease
 from ..tables import TASK_RUN, RunKind
 from ..transaction import Row, Transaction
 from .base import Operation
-from .leasing import LeaseRow, live_flow_leases, read_flow_lease
+from .lease_rows import LeaseRow, live_flow_leases, read_flow_lease
 
 #: What the watchers of a run that was deleted are told.
 DELETED_NAME = "Deleted"

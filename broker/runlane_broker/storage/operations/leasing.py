@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 import msgspec
 
 from runlane.protocol.states import FINAL, StateName, StateType
 
 from ...orchestration.decisions import Proposed
-from ...orchestration.leases import RunView, decide_end_of_lease, decide_report
-from ...orchestration.runs import Retries
+from ...orchestration.leases import decide_end_of_lease, decide_report
 from .. import queries as q
 from ..queries import taking as qk
 from ..records import (
-    RETRY_LANE,
-    SCHEDULED_LANE,
     FinalRun,
     Freed,
     Holder,
@@ -31,6 +28,7 @@ from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction, add_state
 from .base import Operation
 from .holding import holds
+from .lease_rows import LeaseRow, find_lease, has_reported
 from .pushing import read_pushed, refuse_push
 from .showing import shown_run
 
@@ -42,41 +40,6 @@ _delays = msgspec.json.Decoder(tuple[float, ...]).decode
 MAX_LEASE_BYTES: Final = 1024 * 1024
 
 EXPIRED_MESSAGE = "The run was not started before it expired."
-
-
-class LeaseRow(NamedTuple):
-    """A run as the decisions on its lease need it: the columns of `LeaseStatements.read`, in order, and those.
-
-    Of a flow run, `task_key` is its work queue's key.
-    """
-
-    id: str
-    task_key: str
-    priority: int
-    due: int
-    state_type: str
-    state_timestamp: int
-    session_id: str | None
-    attempt: int
-    failures: int
-    losses: int
-    retries: int
-    retry_delay: str
-    retry_jitter: float
-    total_run_time: int
-    tags: str
-    retry_type: str | None
-    statements: q.LeaseStatements
-
-    @property
-    def retry_lane(self) -> int:
-        """Where it waits when it is queued again. Flow runs have one lane: they go by time alone."""
-        return RETRY_LANE if self.statements is q.TASK_LEASES else SCHEDULED_LANE
-
-    def view(self) -> RunView:
-        """What the rules need of it."""
-        retries = Retries(self.retries, _delays(self.retry_delay), self.retry_jitter)
-        return RunView(StateType(self.state_type), self.failures, self.losses, retries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,47 +363,3 @@ def _scheduled_details(tx: Transaction, run_id: str, due: int) -> str | None:
     """Return what the run's last SCHEDULED state said, for `due`: a worker may find its parameters by it."""
     found = tx.row(qk.read_scheduled_details, {"id": run_id, "limit": 1})
     return None if found is None else details_text(replace(state_details(found[0], due), scheduled_time=due))
-
-
-def find_lease(
-    tx: Transaction, run_id: str, attempt: int, session_id: str
-) -> tuple[LeaseRow, Literal[True]] | tuple[None, bool]:
-    """Return a run, of either kind, if it is under this very lease; and whether there is such a run at all."""
-    is_there = False
-    for statements in q.ALL_LEASES:
-        found = tx.row(statements.read, {"id": run_id})
-        if found is None:
-            continue
-        row = LeaseRow._make((*found, statements))
-        if (row.attempt, row.session_id) == (attempt, session_id):
-            return row, True
-        is_there = True
-    return None, is_there
-
-
-def read_flow_lease(tx: Transaction, run_id: str) -> LeaseRow | None:
-    """Return a flow run, whoever holds it."""
-    row = tx.row(q.FLOW_LEASES.read, {"id": run_id})
-    return None if row is None else LeaseRow._make((*row, q.FLOW_LEASES))
-
-
-def live_flow_leases(tx: Transaction, flow_id: str) -> list[LeaseRow]:
-    """Return the runs of a flow that wait, or are under way."""
-    rows = tx.rows(q.read_live_flow_runs, {"flow_id": flow_id})
-    return [LeaseRow._make((*row, q.FLOW_LEASES)) for row in rows]
-
-
-def has_reported(tx: Transaction, run_id: str, attempt: int, session_id: str) -> bool:
-    """Say whether this very lease has reported its end, be it in this transaction."""
-    tx.flush()
-    lease = {"id": run_id, "attempt": attempt, "session_id": session_id}
-    return any(tx.row(statements.find_report, lease) is not None for statements in q.ALL_LEASES)
-
-
-def session_leases(tx: Transaction, session_id: str) -> list[LeaseRow]:
-    """Return all that a session holds, oldest first, task runs before flow runs."""
-    return [
-        LeaseRow._make((*row, statements))
-        for statements in q.ALL_LEASES
-        for row in tx.rows(statements.read_of_session, {"session_id": session_id})
-    ]

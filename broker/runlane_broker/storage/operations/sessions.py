@@ -13,7 +13,8 @@ from ..queue_records import Served
 from ..records import Freed, HeldRecord, Resumption
 from ..transaction import Transaction
 from .base import Operation
-from .leasing import Freeing, LeaseRow, has_reported, session_leases
+from .lease_rows import LeaseRow, has_reported, session_leases
+from .leasing import Freeing
 from .serving import serve, serve_again
 
 

@@ -13,7 +13,8 @@ from ..queries import taking as qk
 from ..records import Resumption
 from ..transaction import Transaction
 from .base import Operation
-from .leasing import Freeing, session_leases
+from .lease_rows import session_leases
+from .leasing import Freeing
 from .sessions import held_record
 
 

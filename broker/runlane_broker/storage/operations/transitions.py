@@ -53,7 +53,7 @@ from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction
 from .base import Operation
 from .deciding import append_state, carry_out, read_facts
-from .leasing import read_flow_lease
+from .lease_rows import read_flow_lease
 from .queues import may_start
 
 _delays = msgspec.json.Decoder(tuple[float, ...]).decode
