@@ -21,7 +21,8 @@ from runlane_broker.core.registry import Session
 from runlane_broker.core.supervision import Swept
 from runlane_broker.settings import Settings, Timers
 from runlane_broker.storage.operations.sessions import BeatBroker
-from runlane_broker.storage.records import Backlog, Created, FinalRun, NewRunRecord, RunRecord
+from runlane_broker.storage.records import Backlog, Created, FinalRun, NewRunRecord
+from runlane_broker.storage.run_records import RunRecord
 from runlane_broker.storage.sqlite import SqliteExecutor
 from runlane_broker.storage.store import Store
 

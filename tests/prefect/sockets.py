@@ -22,7 +22,7 @@ from runlane_broker.clock import SystemClock
 from runlane_broker.core.core import Core
 from runlane_broker.serving import bind, serving, url_of
 from runlane_broker.settings import Settings, Timers
-from runlane_broker.storage.records import RunRecord
+from runlane_broker.storage.run_records import RunRecord
 from tests.support import new_database
 
 #: Seconds after which what a test waits for will never come.

@@ -103,7 +103,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "ack-before-commit",
         "a submit is acknowledged before it is on the disk",
         (
-            Edit("core/submit.py", "    Creation,\n    LeasedRun,", "    Created,\n    Creation,\n    LeasedRun,"),
+            Edit("core/submit.py", "SCHEDULED_LANE, Creation,", "SCHEDULED_LANE, Created, Creation,"),
             Edit(
                 "core/submit.py",
                 "        self._store.submit(CreateRuns(records), partial(self._created, records, plan, done))",

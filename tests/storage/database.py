@@ -29,11 +29,10 @@ from runlane_broker.storage.records import (
     NewRunRecord,
     Refill,
     Reported,
-    RunRecord,
-    StateRecord,
     TransitionOutcome,
     Verdict,
 )
+from runlane_broker.storage.run_records import RunRecord, StateRecord
 from runlane_broker.storage.store import Store
 from runlane_broker.storage.tables import TASK_RUN, RunKind, metadata
 from runlane_broker.storage.writer import Executor

@@ -25,7 +25,8 @@ from ..schemas.states import (
     WaitDetails,
 )
 from ..schemas.task_runs import TaskRun
-from ..storage.records import AnyRunRecord, FlowRunRecord, RunRecord, StateRecord, Status, TransitionOutcome
+from ..storage.records import Status, TransitionOutcome
+from ..storage.run_records import AnyRunRecord, FlowRunRecord, RunRecord, StateRecord
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 
 T = TypeVar("T")

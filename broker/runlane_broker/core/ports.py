@@ -8,7 +8,8 @@ from typing import Final, Protocol
 from runlane.protocol.closing import CloseCode
 from runlane.protocol.messages import PushedRun
 
-from ..storage.records import FinalRun, LeasedRun, RunRecord
+from ..storage.records import FinalRun, LeasedRun
+from ..storage.run_records import RunRecord
 
 #: How long a worker may take to stop a run that is being cancelled, in seconds.
 CANCEL_GRACE_SECONDS: Final = 10.0

@@ -15,14 +15,8 @@ from ..clock import Clock, to_micros
 from ..dispatch import Dispatcher, Reservation
 from ..errors import Overloaded
 from ..storage.operations.creating import CreateRuns
-from ..storage.records import (
-    SCHEDULED_LANE,
-    Creation,
-    LeasedRun,
-    NewRunRecord,
-    QueuedRecord,
-    RunRecord,
-)
+from ..storage.records import SCHEDULED_LANE, Creation, LeasedRun, NewRunRecord, QueuedRecord
+from ..storage.run_records import RunRecord
 from ..storage.store import Store
 from .dispatching import Dispatching, queued_run
 from .waiting import Waiting

@@ -20,7 +20,8 @@ from ..clock import Micros, to_datetime
 from ..core.core import Core
 from ..core.dispatching import RETRY_SECONDS
 from ..errors import StoreUnavailable
-from ..storage.records import FinalRun, RunRecord
+from ..storage.records import FinalRun
+from ..storage.run_records import RunRecord
 from ..storage.tables import TASK_RUN
 from .reading import TASK_RUN_PREFIX
 

@@ -21,7 +21,7 @@ from ..api.rendering import render_task_run
 from ..core.core import Core
 from ..core.registry import Session
 from ..gateway.connection import receive_text
-from ..storage.records import RunRecord
+from ..storage.run_records import RunRecord
 from .dialect import AUTH_SUCCESS, SUBPROTOCOL, Auth, Dialect, Message, Phase, Subscribe, Word
 
 logger = logging.getLogger("runlane.prefect")

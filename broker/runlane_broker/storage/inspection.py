@@ -20,8 +20,9 @@ from ..clock import Clock
 from . import queries as q
 from .operations.base import Operation
 from .queries.showing import read_runs
-from .records import Change, FinalRun, Freed, Refill, Reported, RunRecord, TransitionOutcome
+from .records import Change, FinalRun, Freed, Refill, Reported, TransitionOutcome
 from .rows import task_run_record
+from .run_records import RunRecord
 from .sqlite import SqliteExecutor, connect
 from .store import Store
 from .tables import TASK_RUN, task_run

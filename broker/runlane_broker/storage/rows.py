@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .records import FlowRunRecord, RunRecord, StateRecord
+from .run_records import FlowRunRecord, RunRecord, StateRecord
 from .states import state_record
 
 _tags = msgspec.json.Decoder(tuple[str, ...]).decode

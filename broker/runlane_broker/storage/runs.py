@@ -19,8 +19,8 @@ from .listing import Listing, Reading
 from .queries.base import const, one_of, param
 from .queries.history import read_history, read_lateness
 from .queries.showing import read_runs, read_states
-from .records import AnyRunRecord, StateRecord
 from .rows import shown_state
+from .run_records import AnyRunRecord, StateRecord
 from .tables import TASK_RUN, RunKind
 
 #: States in which a run has not ended and is not about to.

@@ -9,7 +9,7 @@ import msgspec
 from runlane.protocol.states import StateType
 
 from ..orchestration.details import StateDetails, dump, load
-from .records import StateRecord
+from .run_records import StateRecord
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode

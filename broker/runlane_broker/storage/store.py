@@ -23,9 +23,10 @@ from .lists import Lists
 from .operations.base import Operation
 from .outcomes import OutcomeReader
 from .queues import QueueReader
-from .records import Backlog, FinalRun, Refill, RunRecord, SessionRecord, StateRecord
+from .records import Backlog, FinalRun, Refill, SessionRecord
 from .retention import RetentionReader
 from .rows import flow_run_record, task_run_record
+from .run_records import RunRecord, StateRecord
 from .runs import RunReader
 from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
 from .tables import FLOW_RUN, TASK_RUN, RunKind

@@ -13,7 +13,8 @@ from ...orchestration.details import NO_DETAILS
 from ...orchestration.facts import Facts
 from ...orchestration.policies import REQUEUE_PARKED
 from ..queries import cancelling as q
-from ..records import Change, FinalRun, StateRecord, Status, TransitionOutcome
+from ..records import Change, FinalRun, Status, TransitionOutcome
+from ..run_records import StateRecord
 from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction, add_state
 from .base import Operation

@@ -13,7 +13,7 @@ from ...orchestration.decisions import Effect, FreeSlots, InsertCache, Proposed,
 from ...orchestration.facts import EnclosingFlow, Facts, Lease, TagLimit
 from .. import queries as q
 from ..queries import transitions as qt
-from ..records import StateRecord
+from ..run_records import StateRecord
 from ..states import details_text, state_details
 from ..transaction import Transaction
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from ..queries.showing import read_runs
 from ..queries.taking import read_shown_run
-from ..records import RunRecord
 from ..rows import task_run_record
+from ..run_records import RunRecord
 from ..tables import TASK_RUN
 from ..transaction import Transaction
 

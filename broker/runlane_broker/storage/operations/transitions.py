@@ -44,10 +44,10 @@ from ..records import (
     FinalRun,
     Lease,
     QueuedRecord,
-    StateRecord,
     Status,
     TransitionOutcome,
 )
+from ..run_records import StateRecord
 from ..states import state_details
 from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction
