@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from runlane.protocol.ids import uuid7
 from runlane_broker.core.submit import payload_hash
 from runlane_broker.errors import StoreUnavailable
+from runlane_broker.storage.lane import EVERYBODY, Line
 from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.records import NewRunRecord
 from runlane_broker.storage.schema import upgrade
@@ -137,7 +138,8 @@ class ControlledExecutor:
         self.before: Callable[[Sequence[Operation[Any]]], None] = lambda _: None
         self.after: Callable[[Sequence[Operation[Any]]], None] = lambda _: None
 
-    def execute(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+    def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Any]:
+        """A chore does one step, and nobody joins it: what a group is does not depend on who was quicker."""
         self.groups.append(list(operations))
         self.before(operations)
         failing = [self.fails(operation) for operation in operations]

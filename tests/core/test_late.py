@@ -15,7 +15,7 @@ from runlane.protocol.states import StateType
 from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.settings import Settings
 from runlane_broker.storage.operations.handing_out import Asked
-from runlane_broker.storage.operations.late import BATCH, MarkTaskRunsLate
+from runlane_broker.storage.operations.late import STEP, MarkFlowRunsLate, MarkTaskRunsLate
 from runlane_broker.storage.operations.sessions import BeatBroker
 from runlane_broker.storage.records import NewFlowRun
 
@@ -236,7 +236,7 @@ def test_runs_that_are_not_to_be_marked_are_passed_by_once(tmp_path: Path) -> No
             async with asyncio.timeout(30):
                 assert await MarkLateRuns(b.core).run_once() == {"task_runs": 1, "flow_runs": 0}
             assert (await b.run(behind)).state.name == "Late"
-            assert len(b.executor.groups) - written <= 400 // BATCH + 2
+            assert len(b.executor.groups) - written <= 400 // STEP + 2
 
     run(main())
 
@@ -247,53 +247,31 @@ def test_what_starts_between_two_batches_is_never_marked(tmp_path: Path, monkeyp
     async def main() -> None:
         async with broker(new_database(tmp_path)) as b:
             await pool(b, "a")
-            flow_runs = [await flow_run(b) for _ in range(BATCH + 2)]
-            task_runs = [make_run("k") for _ in range(BATCH + 2)]
+            flow_runs = [await flow_run(b) for _ in range(STEP + 2)]
+            task_runs = [make_run("k") for _ in range(STEP + 2)]
             await b.producer().submitted(*task_runs)
             b.clock.advance(16)
-            worker = None
-
-            async def start_the_rest(_: float) -> None:
-                nonlocal worker
-                if worker is None:
-                    worker = await b.worker("k", limit=BATCH + 2)
-                    await worker.wait_for("run", BATCH + 2)
-                else:
-                    for run_id in flow_runs[BATCH:]:
-                        await set_state(b, run_id, StateType.PENDING)
-
-            monkeypatch.setattr("runlane_broker.core.late.give_way", start_the_rest)
-            assert await MarkLateRuns(b.core).run_once() == {"task_runs": BATCH, "flow_runs": BATCH}
-            for run_id in flow_runs[BATCH:]:
-                assert await state(b, run_id) == (StateType.PENDING, "Pending")
-                assert "Late" not in [one.name for one in await b.core.store.flow_runs.states(run_id)]
-            for record in sorted(task_runs, key=lambda one: one.id)[BATCH:]:
-                assert await b.names(record.id) == ["Scheduled", "Pending"]
-
-    run(main())
-
-
-@pytest.mark.parametrize(("busy", "sizes"), [(False, [50, 100, 200, 200]), (True, [50] * 8)])
-def test_batches_grow_while_nobody_else_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool, sizes: list[int]
-) -> None:
-    async def main() -> None:
-        async with broker(new_database(tmp_path)) as b:
-            await b.producer().submitted(*(make_run("k") for _ in range(399)))
-            b.clock.advance(16)
-            seen: list[int] = []
+            started: set[type] = set()
             inner = b.core.store.run
 
-            async def noting(operation: Any) -> Any:
+            async def start_the_rest(operation: Any) -> Any:
+                """After the first step of each kind."""
                 outcome = await inner(operation)
-                if isinstance(operation, MarkTaskRunsLate):
-                    seen.append(operation.limit)
-                    if busy:
-                        b.core.store.submit(BeatBroker(b.core.broker_id), lambda _: None)
+                if type(operation) is MarkTaskRunsLate and type(operation) not in started:
+                    worker = await b.worker("k", limit=STEP + 2)
+                    await worker.wait_for("run", STEP + 2)
+                elif type(operation) is MarkFlowRunsLate and type(operation) not in started:
+                    for run_id in flow_runs[STEP:]:
+                        await set_state(b, run_id, StateType.PENDING)
+                started.add(type(operation))
                 return outcome
 
-            monkeypatch.setattr(b.core.store, "run", noting)
-            assert (await MarkLateRuns(b.core).run_once())["task_runs"] == 399
-            assert seen == sizes
+            monkeypatch.setattr(b.core.store, "run", start_the_rest)
+            assert await MarkLateRuns(b.core).run_once() == {"task_runs": STEP, "flow_runs": STEP}
+            for run_id in flow_runs[STEP:]:
+                assert await state(b, run_id) == (StateType.PENDING, "Pending")
+                assert "Late" not in [one.name for one in await b.core.store.flow_runs.states(run_id)]
+            for record in sorted(task_runs, key=lambda one: one.id)[STEP:]:
+                assert await b.names(record.id) == ["Scheduled", "Pending"]
 
     run(main())

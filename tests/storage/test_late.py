@@ -19,7 +19,6 @@ from runlane_broker.orchestration.facts import Facts
 from runlane_broker.orchestration.policies import MARK_LATE
 from runlane_broker.orchestration.runs import Bookkeeping, CurrentState, Retries, Run, RunKind
 from runlane_broker.storage.operations.late import (
-    BATCH,
     NO_QUEUE,
     NO_WORKER,
     NOT_POLLED,
@@ -28,6 +27,7 @@ from runlane_broker.storage.operations.late import (
     POOL_PAUSED,
     QUEUE_FULL,
     QUEUE_PAUSED,
+    STEP,
     MarkFlowRunsLate,
     MarkTaskRunsLate,
 )
@@ -164,21 +164,21 @@ def test_a_key_may_have_more_patience_and_less(db: Database) -> None:
     runs = {key: db.queued(key) for key in ("slow", "k", "fast")}
     patience = {"slow": 100 * SECOND, "fast": SECOND}
     db.clock.advance(2)
-    assert mark_all(db, MarkTaskRunsLate(PATIENCE, patience, {"fast": "all is full"})) == 1
+    assert mark_all(db, MarkTaskRunsLate(PATIENCE, patience_of=patience, reasons={"fast": "all is full"})) == 1
     assert db.run(runs["fast"]).state.message == "The run has not started in time: all is full."
     db.clock.advance(20)
-    assert mark_all(db, MarkTaskRunsLate(PATIENCE, patience)) == 1
+    assert mark_all(db, MarkTaskRunsLate(PATIENCE, patience_of=patience)) == 1
     db.clock.advance(100)
-    assert mark_all(db, MarkTaskRunsLate(PATIENCE, patience)) == 1
+    assert mark_all(db, MarkTaskRunsLate(PATIENCE, patience_of=patience)) == 1
 
 
 def test_batches_go_on_where_they_ended_also_past_what_is_not_to_be_marked(db: Database) -> None:
-    patient = [make_run("slow") for _ in range(BATCH + 10)]
-    runs = [make_run("k", due=START + i // 7) for i in range(BATCH + 50)]
+    patient = [make_run("slow") for _ in range(STEP + 10)]
+    runs = [make_run("k", due=START + i // 7) for i in range(STEP + 50)]
     db.create(*patient)
     db.create(*runs)
     db.clock.advance(20)
-    operation = MarkTaskRunsLate(PATIENCE, {"slow": 100 * SECOND})
+    operation = MarkTaskRunsLate(PATIENCE, patience_of={"slow": 100 * SECOND})
     first = db.do(operation)
     assert first.next is not None
     assert first.marked < len(runs)
@@ -236,7 +236,7 @@ def test_a_late_flow_run_says_why(
     db.clock.advance(20)
     if polled:
         db.do(RecordPolls((queue_id,)))
-    assert mark_all(db, MarkFlowRunsLate(PATIENCE, PATIENCE)) == 1
+    assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE)) == 1
     assert message(db, run_id) == f"The run has not started in time: {reason}."
     assert db.query("SELECT state_name, due, expected_start_time FROM flow_run WHERE state_name = 'Late'") == [
         ("Late", START, START)
@@ -246,7 +246,7 @@ def test_a_late_flow_run_says_why(
 def test_a_flow_run_without_a_queue_waits_for_nobody(db: Database, path: Path) -> None:
     (run_id,) = insert_flow_runs(path, {})
     db.clock.advance(20)
-    assert mark_all(db, MarkFlowRunsLate(PATIENCE, PATIENCE)) == 1
+    assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE)) == 1
     assert NO_QUEUE in message(db, run_id)
 
 
@@ -258,12 +258,12 @@ def test_a_queue_may_have_its_own_patience(db: Database, path: Path) -> None:
     assert shortest == SECOND
     for seconds, marked in ((2, 1), (15, 1), (100, 1), (100, 0)):
         db.clock.advance(seconds)
-        assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest)) == marked
+        assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=shortest)) == marked
 
 
 def test_a_flow_run_that_has_started_is_not_touched(db: Database, path: Path) -> None:
     ids = insert_flow_runs(path, {}, {}, {"state_name": "AwaitingRetry"})
     set_state(path, ids[0], "PENDING")
     db.clock.advance(20)
-    assert mark_all(db, MarkFlowRunsLate(PATIENCE, PATIENCE)) == 1
+    assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE)) == 1
     assert db.query("SELECT id FROM flow_run WHERE state_name = 'Late'") == [(ids[1],)]

@@ -8,10 +8,9 @@ from typing import TypeVar
 
 from ..clock import MICROS_PER_SECOND, Clock
 from ..dispatch import Dispatcher
-from ..storage.operations.late import BATCH, BEGINNING, LARGEST_BATCH, MarkFlowRunsLate, MarkTaskRunsLate, Place
+from ..storage.operations.late import BEGINNING, MarkFlowRunsLate, MarkTaskRunsLate, Place
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
-from .giving_way import give_way
 from .registry import Registry, Session
 
 T = TypeVar("T", MarkTaskRunsLate, MarkFlowRunsLate)
@@ -47,12 +46,13 @@ class LateRuns:
 
     async def mark_task_runs(self) -> int:
         """Mark task runs, and return how many."""
-        return await self._mark(MarkTaskRunsLate(self._patience, self._patience_of, self.reasons()))
+        mark = MarkTaskRunsLate(self._patience, patience_of=self._patience_of, reasons=self.reasons())
+        return await self._mark(mark)
 
     async def mark_flow_runs(self) -> int:
         """Mark flow runs, and return how many. A work queue may have a patience of its own."""
         shortest = await self._shortest(FLOW_RUN)
-        return await self._mark(MarkFlowRunsLate(self._patience, shortest, self.reasons_of_queues()))
+        return await self._mark(MarkFlowRunsLate(self._patience, shortest=shortest, reasons=self.reasons_of_queues()))
 
     def reasons(self) -> dict[str, str]:
         """Say for each task key that some worker serves why its runs may have to wait."""
@@ -82,18 +82,13 @@ class LateRuns:
         return self._patience if shortest is None else min(shortest, self._patience)
 
     async def _mark(self, operation: T) -> int:
-        """Batch after batch, larger while nobody else writes; between two of them whoever waits has a turn."""
+        """As far as each transaction comes, to the end."""
         marked = 0
-        limit = BATCH
         place: Place | None = BEGINNING
         while place is not None:
-            began = self._clock.monotonic()
-            batch = await self._store.run(replace(operation, after=place, limit=limit))
-            marked += batch.marked
-            place = batch.next
-            limit = BATCH if self._store.waiting else min(2 * limit, LARGEST_BATCH)
-            if place is not None:
-                await give_way(self._clock.monotonic() - began)
+            done = await self._store.run(replace(operation, after=place))
+            marked += done.marked
+            place = done.next
         return marked
 
 

@@ -20,6 +20,7 @@ from runlane.protocol.ids import uuid7
 from ..clock import Clock
 from ..errors import StoreUnavailable
 from . import queries as q
+from .lane import EVERYBODY, Line
 from .operations.base import Operation
 from .queries import queues as qq
 from .queue_records import is_queue_key, split_queue_key
@@ -89,7 +90,10 @@ class Compiler:
 class SqliteTransaction:
     """An open transaction on the writer's connection. See `transaction.Transaction`."""
 
-    def __init__(self, cursor: sqlite3.Cursor, compiler: Compiler, ticks: Ticks, now: int) -> None:
+    def __init__(
+        self, cursor: sqlite3.Cursor, compiler: Compiler, ticks: Ticks, now: int, is_wanted: Callable[[], bool]
+    ) -> None:
+        self.is_wanted = is_wanted
         self._cursor = cursor
         self._compiler = compiler
         self._ticks = ticks
@@ -187,34 +191,40 @@ class SqliteExecutor:
         self._ticks = Ticks(source or random.Random(), self._newest_state())
         self._number = 0
 
-    def execute(self, operations: Sequence[Operation[Any]]) -> list[Outcome | Exception]:
+    def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Outcome | Exception]:
         """Commit the operations as one group; return each one's outcome, or why it failed.
 
-        If one fails, the group is rolled back and its operations are redone singly: it fails alone. When the
+        Who comes meanwhile and stands in the line is of the group, and behind them in what is returned. If one fails, the group is rolled back and its operations are redone singly: it fails alone. When the
         database cannot be written at all, each outcome is `StoreUnavailable`.
         """
+        group = list(operations)
         try:
-            return self._transaction(operations)
+            return self._transaction(group, line)
         except Exception as exc:
-            if len(operations) == 1 or isinstance(exc, StoreUnavailable):
-                return [exc] * len(operations)
-        return [outcome for operation in operations for outcome in self.execute((operation,))]
+            if len(group) == 1 or isinstance(exc, StoreUnavailable):
+                return [exc] * len(group)
+        return [outcome for operation in group for outcome in self.execute((operation,))]
 
-    def _transaction(self, operations: Sequence[Operation[Any]]) -> list[Outcome]:
+    def _transaction(self, group: list[Operation[Any]], line: Line) -> list[Outcome]:
         cursor = self._connection.cursor()
         with closing(cursor):
             self._begin(cursor)
             try:
-                outcomes = self._run(cursor, operations)
+                outcomes = self._run(cursor, group, line)
             except BaseException as exc:
                 self._rollback()
                 raise _unavailable(exc) from exc
             self._commit(cursor)
         return outcomes
 
-    def _run(self, cursor: sqlite3.Cursor, operations: Sequence[Operation[Any]]) -> list[Outcome]:
-        tx = SqliteTransaction(cursor, self._compiler, self._ticks, self._clock.now())
-        outcomes = [operation.execute(tx) for operation in operations]
+    def _run(self, cursor: sqlite3.Cursor, group: list[Operation[Any]], line: Line) -> list[Outcome]:
+        """Execute a group, which grows by who stands in the line then."""
+        tx = SqliteTransaction(cursor, self._compiler, self._ticks, self._clock.now(), line.waits)
+        outcomes = [operation.execute(tx) for operation in group]
+        if joined := line.take():
+            tx.now = self._clock.now()
+            group += joined
+            outcomes += [operation.execute(tx) for operation in joined]
         tx.flush()
         self._number += 1
         tx.run(q.mark_commit, {"broker_id": self._broker_id, "number": self._number})

@@ -2,6 +2,9 @@
 
 Operations come from the event loop and their outcomes go back to it, one hop each way per group. While a group
 is on the disk, the next one gathers; so a commit costs little under load and nothing extra without.
+
+Chores (see `lane`) begin when nothing else waits. Who comes while one is at work interrupts it, and shares its commit:
+a chore would hold others up by its sync to the disk rather than by its statements.
 """
 
 from __future__ import annotations
@@ -9,18 +12,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from ..errors import StoreUnavailable
-from .operations.base import Operation
+from .lane import EVERYBODY, Lane, Line
+from .operations.base import Chore, Operation
 
 T = TypeVar("T")
 logger = logging.getLogger("runlane.storage")
 
 #: Called on the event loop with the outcome, or with the exception that the operation met.
 Callback: TypeAlias = Callable[[Any], None]
+Entry: TypeAlias = tuple[Operation[Any], Callback]
 
 #: Rows in one transaction. More would hold up everybody behind it.
 MAX_GROUP: Final = 1000
@@ -31,8 +37,11 @@ LAZY_SECONDS: Final = 0.02
 class Executor(Protocol):
     """What commits a group (see `sqlite.SqliteExecutor`)."""
 
-    def execute(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        """Commit the operations as one group; return each one's outcome or exception."""
+    def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Any]:
+        """Commit the operations as one group, with those who then stand in the line.
+
+        Return each one's outcome or exception.
+        """
         ...
 
     def close(self) -> None:
@@ -50,10 +59,11 @@ class Writer:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[tuple[Operation[Any], Callback] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
+        self._lane: Lane[Entry] = Lane()
         self._thread = threading.Thread(target=self._work, name="runlane-writer", daemon=True)
         self._closed = False
-        self._lazy: list[tuple[Operation[Any], Callback]] = []
+        self._lazy: list[Entry] = []
         self._lazy_timer: asyncio.TimerHandle | None = None
         #: Called when writes succeed again after they had failed.
         self.on_recovery: Callable[[], None] = _nothing
@@ -82,7 +92,7 @@ class Writer:
         else:
             self._put_off((operation, done))
 
-    def _put_off(self, entry: tuple[Operation[Any], Callback]) -> None:
+    def _put_off(self, entry: Entry) -> None:
         self._lazy.append(entry)
         if self._lazy_timer is None:
             self._lazy_timer = self._loop.call_later(LAZY_SECONDS, self._flush_lazy)
@@ -121,28 +131,55 @@ class Writer:
 
     def _work(self) -> None:
         while (group := self._take()) is not None:
-            outcomes = self._executor.execute([operation for operation, _ in group])
+            if isinstance(group[0][0], Chore):
+                outcomes = self._do_chore(group)
+            else:
+                outcomes = self._executor.execute([operation for operation, _ in group])
             self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
         self._executor.close()
 
-    def _take(self) -> list[tuple[Operation[Any], Callback]] | None:
-        """Wait for an operation, then take all others that wait. None: nothing more will come."""
-        first = self._queue.get()
-        if first is None:
-            return None
-        group = [first]
-        weight = first[0].weight
-        while weight < MAX_GROUP:
+    def _do_chore(self, group: list[Entry]) -> list[Any]:
+        """Have a chore done, and what comes meanwhile, which joins the group."""
+        outcomes = self._executor.execute([group[0][0]], _Line(self._queue, self._lane, self._fill, group))
+        if len(group) > 1:
+            self._lane.meet()
+        return outcomes
+
+    def _take(self) -> list[Entry] | None:
+        """Wait for operations and take all that wait, or a chore if none does. None: nothing more will come."""
+        group: list[Entry] = []
+        while not group:
+            try:
+                first = self._queue.get(timeout=self._lane.due_in())
+            except Empty:
+                return [self._lane.take()]
+            if first is None:
+                if self._lane.due_in() is None:
+                    return None
+                self._queue.put(None)
+                return [self._lane.take()]
+            self._fill(group, first)
+        self._lane.meet()
+        if self._lane.is_impatient():
+            group.append(self._lane.take())
+        return group
+
+    def _fill(self, group: list[Entry], entry: Entry | None) -> None:
+        """Add an entry and what waits behind it, up to a group's weight. Chores go to their lane."""
+        weight = 0
+        while entry is not None:
+            if isinstance(entry[0], Chore):
+                self._lane.put(entry)
+            else:
+                group.append(entry)
+                weight += entry[0].weight
+            if weight >= MAX_GROUP:
+                return
             try:
                 entry = self._queue.get_nowait()
             except Empty:
-                break
-            if entry is None:
-                self._queue.put(None)
-                break
-            group.append(entry)
-            weight += entry[0].weight
-        return group
+                return
+        self._queue.put(None)
 
     def _note(self, available: bool, outcome: Any) -> None:
         if available == self.available:
@@ -154,7 +191,7 @@ class Writer:
         else:
             logger.warning("the database cannot be written: %s", outcome)
 
-    def _deliver(self, group: list[tuple[Operation[Any], Callback]], outcomes: list[Any]) -> None:
+    def _deliver(self, group: list[Entry], outcomes: list[Any]) -> None:
         self.failures += isinstance(outcomes[-1], StoreUnavailable)
         self._note(not isinstance(outcomes[-1], StoreUnavailable), outcomes[-1])
         for (operation, done), outcome in zip(group, outcomes, strict=True):
@@ -164,3 +201,39 @@ class Writer:
                 done(outcome)
             except Exception as exc:  # one caller's mistake must not cost the others their outcomes
                 self._loop.call_exception_handler({"message": "a commit's callback failed", "exception": exc})
+
+
+class _Line:
+    """Those who stand behind a chore that is at work: see `lane.Line`."""
+
+    def __init__(
+        self,
+        queue: SimpleQueue[Entry | None],
+        lane: Lane[Entry],
+        fill: Callable[[list[Entry], Entry | None], None],
+        group: list[Entry],
+    ) -> None:
+        self._queue = queue
+        self._lane = lane
+        self._fill = fill
+        self._group = group
+        self._step_began = time.monotonic()
+        #: Who came first, if anybody has; None in it is the end.
+        self._came: list[Entry | None] = []
+
+    def waits(self) -> bool:
+        """Say whether somebody waits, or comes while the chore has a rest. The transaction stays open meanwhile."""
+        rest = self._lane.rest(time.monotonic() - self._step_began)
+        try:
+            self._came.append(self._queue.get(timeout=rest))
+        except Empty:
+            self._step_began = time.monotonic()
+            return False
+        return True
+
+    def take(self) -> Sequence[Operation[Any]]:
+        """Add to the group who waits."""
+        before = len(self._group)
+        for first in self._came:
+            self._fill(self._group, first)
+        return [operation for operation, _ in self._group[before:]]

@@ -36,3 +36,12 @@ class Operation(ABC, Generic[T_co]):
     @abstractmethod
     def execute(self, tx: Transaction) -> T_co:
         """Do it and return the outcome."""
+
+
+class Chore(Operation[T_co]):
+    """Work that nobody waits for: done when the writer has nothing else to do.
+
+    `execute` goes on in steps of half a millisecond or so until `Transaction.is_wanted`, and says how far it came.
+    """
+
+    __slots__ = ()

@@ -1,13 +1,14 @@
-"""Marking runs late, a batch at a time.
+"""Marking runs late, a few at a time.
 
-The runs of a batch are chosen in the transaction that marks them, and each statement says again what it must find:
-one that has started meanwhile is not touched. A batch begins where the one before it ended, so that runs that are
-not to be marked (their queue or key has more patience) are passed by once.
+Runs are chosen in the transaction that marks them, and each statement says again what it must find: one that has
+started meanwhile is not touched. A step begins where the one before it ended, so that runs that are not to be marked
+(their queue or key has more patience) are passed by once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -20,16 +21,15 @@ from ..queries import Query
 from ..queries import late as q
 from ..queries import queues as queues_q
 from ..queue_records import POLLED_RECENTLY
-from ..transaction import Transaction
-from .base import Operation
+from ..transaction import Row, Transaction
+from .base import Chore
 
-#: Runs that are looked at in one transaction. A run takes 21 to 29 µs of CPU, in any number but for 10 (39 µs): so
-#: 50 of them hold the writer for 1.2 ms, 100 for 1.9, and 400 for 11, while many are marked no sooner.
-BATCH: Final = 50
-#: And as long as nobody else has anything to write, for fewer commits and pauses: 5 ms.
-LARGEST_BATCH: Final = 200
+#: Runs that are looked at in one step. A run takes 21 to 29 µs of CPU: so somebody who comes waits for 0.6 ms at most.
+STEP: Final = 25
+#: And in one transaction, while nobody comes: 8 to 12 ms.
+LONGEST: Final = 400
 
-#: Where a batch ends: the due time and the id of its last run. The first one begins after this.
+#: Where a transaction ends: the due time and the id of its last run. The first one begins after this.
 Place: TypeAlias = tuple[int, str]
 BEGINNING: Final[Place] = (-(2**62), "")
 
@@ -48,80 +48,97 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """What a batch has done; `next` is where the one after it begins, None where there is none."""
+    """What a transaction has done; `next` is where the one after it begins, None where there is none."""
 
     marked: int
     next: Place | None
 
 
 @dataclass(frozen=True, slots=True)
-class MarkTaskRunsLate(Operation[Marked]):
+class _MarkLate(Chore[Marked]):
+    """Mark runs that should have started `patience` microseconds ago, from a place on."""
+
+    patience: int
+    after: Place = field(default=BEGINNING, kw_only=True)
+
+    def execute(self, tx: Transaction) -> Marked:
+        """Choose and mark, step by step."""
+        marked = 0
+        place = self.after
+        mark = self._marker(tx)
+        for _ in range(LONGEST // STEP):
+            rows = self._page(tx, place)
+            marked += sum(mark(*row) for row in rows)
+            tx.flush()
+            if len(rows) < STEP:
+                return Marked(marked, None)
+            place = (rows[-1][1], rows[-1][0])
+            if tx.is_wanted():
+                break
+        return Marked(marked, place)
+
+    @abstractmethod
+    def _page(self, tx: Transaction, place: Place) -> list[Row]:
+        """Return the next runs that may be late."""
+
+    @abstractmethod
+    def _marker(self, tx: Transaction) -> Callable[..., int]:
+        """Return what marks one of them, and says how many that were."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkTaskRunsLate(_MarkLate):
     """Mark task runs that should have started `patience` microseconds ago, or as long as their key is given.
 
     `reasons` says by task key what keeps its runs waiting, as the dispatcher knows it.
     """
 
-    patience: int
     patience_of: Mapping[str, int] = field(default_factory=dict[str, int])
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
-    after: Place = BEGINNING
-    limit: int = BATCH
 
-    @property
-    def weight(self) -> int:
-        """As many rows as there may be."""
-        return self.limit
-
-    def execute(self, tx: Transaction) -> Marked:
-        """Choose and mark."""
+    def _page(self, tx: Transaction, place: Place) -> list[Row]:
         shortest = min(self.patience, *self.patience_of.values(), self.patience)
-        rows = tx.rows(q.overdue_task_runs, _page(tx, shortest, self.after, self.limit))
-        marked = 0
-        for run_id, due, attempt, details, task_key in rows:
-            if due <= tx.now - self.patience_of.get(task_key, self.patience):
-                reason = self.reasons.get(task_key, NO_WORKER)
-                marked += _mark(tx, _TASK_RUNS, run_id, due, attempt, details, reason)
-        return Marked(marked, _next(rows, self.limit))
+        return tx.rows(q.overdue_task_runs, _params(tx, shortest, place))
+
+    def _marker(self, tx: Transaction) -> Callable[..., int]:
+        def mark(run_id: str, due: int, attempt: int, details: str | None, task_key: str) -> int:
+            if due > tx.now - self.patience_of.get(task_key, self.patience):
+                return 0
+            return _mark(tx, _TASK_RUNS, run_id, due, attempt, details, self.reasons.get(task_key, NO_WORKER))
+
+        return mark
 
 
 @dataclass(frozen=True, slots=True)
-class MarkFlowRunsLate(Operation[Marked]):
+class MarkFlowRunsLate(_MarkLate):
     """Mark flow runs that should have started `patience` microseconds ago, or as long as their queue says.
 
     `reasons` says by work queue (`pool/queue`) what keeps its runs waiting, where they are pushed to somebody.
     """
 
-    patience: int
     shortest: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
-    after: Place = BEGINNING
-    limit: int = BATCH
 
-    @property
-    def weight(self) -> int:
-        """As many rows as there may be."""
-        return self.limit
+    def _page(self, tx: Transaction, place: Place) -> list[Row]:
+        return tx.rows(q.overdue_flow_runs, _params(tx, self.shortest, place))
 
-    def execute(self, tx: Transaction) -> Marked:
-        """Choose and mark."""
+    def _marker(self, tx: Transaction) -> Callable[..., int]:
         reasons: dict[str | None, str] = {None: NO_QUEUE}
-        rows = tx.rows(q.overdue_flow_runs, _page(tx, self.shortest, self.after, self.limit))
-        marked = 0
-        for run_id, due, attempt, details, queue_id, patience in rows:
+
+        def mark(
+            run_id: str, due: int, attempt: int, details: str | None, queue_id: str | None, patience: int | None
+        ) -> int:
             if due > tx.now - (self.patience if patience is None else patience):
-                continue
-            if queue_id not in reasons:
+                return 0
+            if queue_id is not None and queue_id not in reasons:
                 reasons[queue_id] = _reason(tx, queue_id, self.reasons)
-            marked += _mark(tx, _FLOW_RUNS, run_id, due, attempt, details, reasons[queue_id])
-        return Marked(marked, _next(rows, self.limit))
+            return _mark(tx, _FLOW_RUNS, run_id, due, attempt, details, reasons[queue_id])
+
+        return mark
 
 
-def _page(tx: Transaction, patience: int, after: Place, limit: int) -> dict[str, Any]:
-    return {"before": tx.now - patience, "after_due": after[0], "after_id": after[1], "limit": limit}
-
-
-def _next(rows: list[Any], limit: int) -> Place | None:
-    return (rows[-1][1], rows[-1][0]) if len(rows) == limit else None
+def _params(tx: Transaction, patience: int, after: Place) -> dict[str, Any]:
+    return {"before": tx.now - patience, "after_due": after[0], "after_id": after[1], "limit": STEP}
 
 
 _TASK_RUNS: Final[tuple[Query, Query]] = (q.mark_task_run, q.insert_task_run_state)
