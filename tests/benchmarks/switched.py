@@ -46,7 +46,7 @@ class Longest:
         return longest
 
     def watch_writer(self) -> None:
-        for name in ("run", "rows"):
+        for name in ("run", "rows", "flush"):
             inner = getattr(SqliteTransaction, name)
 
             def timed(tx: Any, *args: Any, inner: Any = inner) -> Any:

@@ -16,7 +16,6 @@ from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.settings import Settings
 from runlane_broker.storage.operations.handing_out import Asked
 from runlane_broker.storage.operations.late import STEP, MarkFlowRunsLate, MarkTaskRunsLate
-from runlane_broker.storage.operations.sessions import BeatBroker
 from runlane_broker.storage.records import NewFlowRun
 
 from ..support import make_run, new_database, new_id, run

@@ -17,6 +17,7 @@ from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.services.retention import Retain
 from runlane_broker.settings import Settings
 from runlane_broker.storage.operations.expiry import BATCH
+from runlane_broker.storage.operations.retention import STEP
 from runlane_broker.storage.queries.expiry import expired_runs, next_expiry
 from runlane_broker.storage.sqlite import Compiler
 
@@ -307,11 +308,11 @@ def test_a_pass_that_runs_out_of_time_is_soon_followed_by_another(
 ) -> None:
     async def main() -> None:
         async with broker(path, settings=services(keep_failures=1.0)) as b:
-            insert_flow_runs(path, *({"state_type": "FAILED", "end_time": START} for _ in range(60)))
+            insert_flow_runs(path, *({"state_type": "FAILED", "end_time": START} for _ in range(2 * STEP + 10)))
             b.clock.advance(2)
             b.executor.after = lambda _: b.clock.advance(3)
             service = Retain(b.core)
-            assert (await service.run_once())["flow_runs"] == 50, "two batches, three seconds each"
+            assert (await service.run_once())["flow_runs"] == 2 * STEP, "two steps, three seconds each"
             assert service.pause() <= 5.5
             assert (await service.run_once())["flow_runs"] == 10
             assert service.pause() >= 54

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ..clock import MICROS_PER_SECOND, Clock
-from ..storage.operations.retention import BATCH, DeleteOldFlowRuns, DeleteOldTaskRuns
+from ..storage.operations.retention import DeleteOldFlowRuns, DeleteOldTaskRuns
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
-from .giving_way import give_way
 
 #: How long a pass may take, in seconds: the next one goes on where it stopped.
 BUDGET: Final = 5.0
@@ -50,11 +49,12 @@ class Retention:
         while True:
             after = self._places.get(kind.name, "")
             stretch = await self._store.retention.stretch(kind, after, STRETCH, successes, failures)
-            for start in range(0, len(stretch.old), BATCH):
+            old = stretch.old
+            while old:
                 if self._clock.monotonic() >= until:
                     self.has_more = True
                     return
-                await self._delete(kind, stretch.old[start : start + BATCH], successes, failures, counts)
+                old = old[await self._delete(kind, old, successes, failures, counts) :]
             self._places[kind.name] = stretch.end or ""
             if stretch.end is None:
                 return
@@ -64,18 +64,14 @@ class Retention:
 
     async def _delete(
         self, kind: RunKind, ids: tuple[str, ...], successes: int, failures: int, counts: dict[str, int]
-    ) -> None:
-        """Delete a batch, and then leave the writer to others for as long as that took."""
+    ) -> int:
+        """Delete as many of these as a transaction may; return how many are settled."""
         delete = DeleteOldFlowRuns if kind is FLOW_RUN else DeleteOldTaskRuns
-        while True:
-            began = self._clock.monotonic()
-            deleted = await self._store.run(delete(ids, successes, failures))
-            counts["task_runs"] += deleted.task_runs
-            counts["flow_runs"] += deleted.flow_runs
-            await give_way(self._clock.monotonic() - began)
-            if not (deleted.left and deleted.task_runs == BATCH):
-                counts["left"] += deleted.left
-                return
+        deleted = await self._store.run(delete(ids, successes, failures))
+        counts["task_runs"] += deleted.task_runs
+        counts["flow_runs"] += deleted.flow_runs
+        counts["left"] += deleted.left
+        return deleted.done
 
     def _before(self, age: float) -> int:
         """Return before when a run has to have ended; nothing has ended before the beginning of time."""

@@ -77,7 +77,7 @@ class Lane(Generic[Entry]):
         self._met = self._now()
 
     def rest(self, seconds: float) -> float:
-        """Say for how many seconds to rest after a step that took so many; the next chore does not begin before."""
+        """Return how long to rest after a step that took so many seconds; the next chore does not begin before."""
         now = self._now()
         rest = min(REST * seconds, LONGEST_REST) if now < self._met + MEMORY else 0.0
         self._begins = now + rest

@@ -116,11 +116,11 @@ class SqliteTransaction:
         return self._cursor.execute(compiled.text, compiled.bind(params)).fetchall()
 
     def later(self, query: q.Query, params: Params) -> None:
-        """Run an insert before the commit, together with others of its kind."""
+        """Run a statement before the commit, together with others of its kind."""
         self._later.setdefault(query, []).append(self._compiler(query).bind(params))
 
     def flush(self) -> None:
-        """Run what was put off now. Parents come before children: payloads and states refer to runs only."""
+        """Run what was put off now, kind after kind, in the order in which the first of each kind came."""
         for query, rows in self._later.items():
             self._cursor.executemany(self._compiler(query).text, rows)
         self._later.clear()
@@ -194,8 +194,9 @@ class SqliteExecutor:
     def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Outcome | Exception]:
         """Commit the operations as one group; return each one's outcome, or why it failed.
 
-        Who comes meanwhile and stands in the line is of the group, and behind them in what is returned. If one fails, the group is rolled back and its operations are redone singly: it fails alone. When the
-        database cannot be written at all, each outcome is `StoreUnavailable`.
+        Who comes meanwhile and stands in the line is of the group, and behind them in what is returned. If one
+        fails, the group is rolled back and its operations are redone singly: it fails alone. When the database
+        cannot be written at all, each outcome is `StoreUnavailable`.
         """
         group = list(operations)
         try:

@@ -32,7 +32,7 @@ class Transaction(Protocol):
         ...
 
     def later(self, query: q.Query, params: Params) -> None:
-        """Run an insert before the commit, together with others of its kind. What depends on it flushes first."""
+        """Run a statement before the commit, with others of its kind. What depends on it flushes first."""
         ...
 
     def flush(self) -> None:

@@ -3,8 +3,8 @@
 Operations come from the event loop and their outcomes go back to it, one hop each way per group. While a group
 is on the disk, the next one gathers; so a commit costs little under load and nothing extra without.
 
-Chores (see `lane`) begin when nothing else waits. Who comes while one is at work interrupts it, and shares its commit:
-a chore would hold others up by its sync to the disk rather than by its statements.
+Chores (see `lane`) begin when nothing else waits. Who comes while one is at work interrupts it, and shares its
+commit: a chore would hold others up by its sync to the disk rather than by its statements.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from ..errors import StoreUnavailable
-from .lane import EVERYBODY, Lane, Line
+from .lane import Lane, Line
 from .operations.base import Chore, Operation
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ LAZY_SECONDS: Final = 0.02
 class Executor(Protocol):
     """What commits a group (see `sqlite.SqliteExecutor`)."""
 
-    def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Any]:
+    def execute(self, operations: Sequence[Operation[Any]], line: Line = ...) -> list[Any]:
         """Commit the operations as one group, with those who then stand in the line.
 
         Return each one's outcome or exception.
@@ -222,7 +222,7 @@ class _Line:
         self._came: list[Entry | None] = []
 
     def waits(self) -> bool:
-        """Say whether somebody waits, or comes while the chore has a rest. The transaction stays open meanwhile."""
+        """Say whether somebody waits, or comes in the chore's rest; the transaction stays open meanwhile."""
         rest = self._lane.rest(time.monotonic() - self._step_began)
         try:
             self._came.append(self._queue.get(timeout=rest))

@@ -11,7 +11,7 @@ from ..transaction import Transaction
 from .base import Operation
 from .leasing import expire
 
-#: Runs that are ended in one transaction: see `late.BATCH`.
+#: Runs that are ended in one transaction: whoever comes waits for so many at most.
 BATCH: Final = 25
 
 

@@ -1,8 +1,8 @@
 """Marking runs late, a few at a time.
 
 Runs are chosen in the transaction that marks them, and each statement says again what it must find: one that has
-started meanwhile is not touched. A step begins where the one before it ended, so that runs that are not to be marked
-(their queue or key has more patience) are passed by once.
+started meanwhile is not touched. A step begins where the one before it ended, so that runs that are not to be
+marked (their queue or key has more patience) are passed by once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..queue_records import POLLED_RECENTLY
 from ..transaction import Row, Transaction
 from .base import Chore
 
-#: Runs that are looked at in one step. A run takes 21 to 29 µs of CPU: so somebody who comes waits for 0.6 ms at most.
+#: Runs that are looked at in one step. A run takes 21 to 29 µs of CPU: so who comes waits for 0.7 ms at most.
 STEP: Final = 25
 #: And in one transaction, while nobody comes: 8 to 12 ms.
 LONGEST: Final = 400

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from ..queries import retention as q
 from ..transaction import Transaction
-from .base import Operation
+from .base import Chore
 
-#: Runs that are deleted in one transaction. A run takes 50 to 65 µs of CPU, in any number: 25 of them hold the
-#: writer for 1.4 ms, 50 for 2.6, 200 for 10, and no statement takes 1 ms.
-BATCH: Final = 25
+#: Runs that are deleted in one step. A run takes 25 to 45 µs of CPU: so who comes waits for 0.7 ms at most.
+STEP: Final = 15
+#: And in one transaction, while nobody comes.
+LONGEST: Final = 20 * STEP
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """How many rows went. `left`: runs that could not go yet, or not with all that is theirs."""
+    """How many rows went. `left`: runs that could not go yet. `done`: how many of the ids are settled."""
 
     task_runs: int = 0
     flow_runs: int = 0
     left: int = 0
+    done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _DeleteOld(Operation[Deleted]):
+class _DeleteOld(Chore[Deleted]):
     """Runs that may be old enough; whether they still are is looked at again. Times in microseconds UTC."""
 
     ids: tuple[str, ...]
     successes_before: int
     failures_before: int
-
-    @property
-    def weight(self) -> int:
-        """How many runs."""
-        return len(self.ids)
 
     def _times(self, run_id: str) -> dict[str, object]:
         return {
@@ -49,12 +47,18 @@ class DeleteOldTaskRuns(_DeleteOld):
     """Delete task runs with their history, payload, cached results and slots."""
 
     def execute(self, tx: Transaction) -> Deleted:
-        """Delete those that have ended long enough ago."""
+        """Delete those that have ended long enough ago, as far as a transaction goes."""
         tx.flush()
-        old = [run_id for run_id in self.ids if tx.row(q.read_old_task_run, self._times(run_id)) is not None]
-        for run_id in old:
-            _delete_task_run(tx, run_id)
-        return Deleted(task_runs=len(old))
+        deleted = done = 0
+        while done < len(self.ids):
+            step = self.ids[done : done + STEP]
+            old = [run_id for run_id in step if tx.row(q.read_old_task_run, self._times(run_id)) is not None]
+            _delete_task_runs(tx, old)
+            deleted += len(old)
+            done += len(step)
+            if done >= LONGEST or tx.is_wanted():
+                break
+        return Deleted(task_runs=deleted, done=done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +66,41 @@ class DeleteOldFlowRuns(_DeleteOld):
     """Delete flow runs with their task runs, history and payload. One whose task run still lives is left alone."""
 
     def execute(self, tx: Transaction) -> Deleted:
-        """Delete those that have ended long enough ago, as far as a batch goes."""
+        """Delete those that have ended long enough ago, as far as a transaction goes."""
         tx.flush()
-        room, flow_runs, left = BATCH, 0, 0
-        for run_id in self.ids:
+        task_runs = flow_runs = left = of_step = 0
+        for done, run_id in enumerate(self.ids):
             if tx.row(q.read_old_flow_run, self._times(run_id)) is None:
                 continue
             if tx.row(q.read_live_child, {"id": run_id, "limit": 1}) is not None:
                 left += 1
                 continue
-            children = tx.rows(q.read_children, {"id": run_id, "limit": room}) if room else []
-            for (child,) in children:
-                _delete_task_run(tx, child)
-            room -= len(children)
-            if room == 0:
-                left += 1
-                continue
+            while children := tx.rows(q.read_children, {"id": run_id, "limit": STEP}):
+                _delete_task_runs(tx, [child for (child,) in children])
+                task_runs += len(children)
+                of_step += len(children)
+                if of_step >= STEP:
+                    of_step = 0
+                    if task_runs + flow_runs >= LONGEST or tx.is_wanted():
+                        return Deleted(task_runs, flow_runs, left, done)
             params = {"id": run_id}
             tx.run(q.delete_flow_run_states, params)
             tx.run(q.delete_flow_run_payload, params)
             tx.run(q.delete_flow_run, params)
             flow_runs += 1
-        return Deleted(BATCH - room, flow_runs, left)
+            of_step += 1
+            if of_step >= STEP:
+                of_step = 0
+                if task_runs + flow_runs >= LONGEST or tx.is_wanted():
+                    return Deleted(task_runs, flow_runs, left, done + 1)
+        return Deleted(task_runs, flow_runs, left, len(self.ids))
 
 
-def _delete_task_run(tx: Transaction, run_id: str) -> None:
-    params = {"id": run_id}
-    tx.run(q.delete_task_run_states, params)
-    tx.run(q.delete_task_run_payload, params)
-    tx.run(q.delete_task_run, params)
+def _delete_task_runs(tx: Transaction, ids: Iterable[str]) -> None:
+    """Delete runs and what is theirs, statement by statement: in one go each is a third faster."""
+    for run_id in ids:
+        params = {"id": run_id}
+        tx.later(q.delete_task_run_states, params)
+        tx.later(q.delete_task_run_payload, params)
+        tx.later(q.delete_task_run, params)
+    tx.flush()
