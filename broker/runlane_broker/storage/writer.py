@@ -61,6 +61,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._lane: Lane[Entry] = Lane()
+        #: Who has interrupted a chore, and is next (None: the end). Of the writer's thread.
+        self._first: list[Entry | None] = []
         self._thread = threading.Thread(target=self._work, name="runlane-writer", daemon=True)
         self._closed = False
         self._lazy: list[Entry] = []
@@ -140,7 +142,9 @@ class Writer:
 
     def _do_chore(self, group: list[Entry]) -> list[Any]:
         """Have a chore done, and what comes meanwhile, which joins the group."""
-        outcomes = self._executor.execute([group[0][0]], _Line(self._queue, self._lane, self._fill, group))
+        outcomes = self._executor.execute(
+            [group[0][0]], _Line(self._queue, self._first, self._lane, self._fill, group)
+        )
         if len(group) > 1:
             self._lane.meet()
         return outcomes
@@ -150,7 +154,7 @@ class Writer:
         group: list[Entry] = []
         while not group:
             try:
-                first = self._queue.get(timeout=self._lane.due_in())
+                first = self._first.pop() if self._first else self._queue.get(timeout=self._lane.due_in())
             except Empty:
                 return [self._lane.take()]
             if first is None:
@@ -209,17 +213,17 @@ class _Line:
     def __init__(
         self,
         queue: SimpleQueue[Entry | None],
+        came: list[Entry | None],
         lane: Lane[Entry],
         fill: Callable[[list[Entry], Entry | None], None],
         group: list[Entry],
     ) -> None:
         self._queue = queue
+        self._came = came
         self._lane = lane
         self._fill = fill
         self._group = group
         self._step_began = time.monotonic()
-        #: Who came first, if anybody has; None in it is the end.
-        self._came: list[Entry | None] = []
 
     def waits(self) -> bool:
         """Say whether somebody waits, or comes in the chore's rest; the transaction stays open meanwhile."""
@@ -234,6 +238,6 @@ class _Line:
     def take(self) -> Sequence[Operation[Any]]:
         """Add to the group who waits."""
         before = len(self._group)
-        for first in self._came:
-            self._fill(self._group, first)
+        if self._came:
+            self._fill(self._group, self._came.pop())
         return [operation for operation, _ in self._group[before:]]
