@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..core.core import Core
-from ..core.retention import BUDGET
 from .service import Counts, Service
 
 
@@ -21,5 +20,5 @@ class Retain(Service):
     async def run_once(self) -> Counts:
         """One pass."""
         counts = await self._retention.run()
-        self._next = BUDGET if self._retention.has_more else None  # and as long a rest
+        self._next = 0.0 if self._retention.has_more else None
         return counts
