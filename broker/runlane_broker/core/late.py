@@ -52,7 +52,9 @@ class LateRuns:
     async def mark_flow_runs(self) -> int:
         """Mark flow runs, and return how many. A work queue may have a patience of its own."""
         shortest = await self._shortest(FLOW_RUN)
-        return await self._mark(MarkFlowRunsLate(self._patience, shortest=shortest, reasons=self.reasons_of_queues()))
+        return await self._mark(
+            MarkFlowRunsLate(self._patience, shortest=shortest, reasons=self.reasons_of_queues())
+        )
 
     def reasons(self) -> dict[str, str]:
         """Say for each task key that some worker serves why its runs may have to wait."""
