@@ -62,13 +62,13 @@ def idempotency(evidence: Evidence) -> Iterator[Violation]:
     for run in evidence.runs.values():
         if run.idempotency is not None:
             by_key[run.key, run.idempotency].add(run.id)
-    asked: dict[tuple[str, str], Submitted] = {}
+    asked: dict[tuple[str, str, str | None], Submitted] = {}
     answers: dict[str, set[str]] = defaultdict(set)
     for event in evidence.events:
         if isinstance(event, Submitted):
-            asked[event.producer, event.run] = event
+            asked[event.producer, event.run, None] = asked[event.producer, event.run, event.payload] = event
         elif isinstance(event, Acknowledged):
-            submitted = asked.get((event.producer, event.run))
+            submitted = asked.get((event.producer, event.run, event.payload))
             if submitted is None:
                 continue
             answers[event.as_run].add(submitted.payload if event.payload is None else event.payload)
@@ -124,14 +124,35 @@ def watchers(evidence: Evidence) -> Iterator[Violation]:
 
 
 def cancelled_starts(evidence: Evidence) -> Iterator[Violation]:
-    """What is CANCELLED, and known to be, does not start; somebody may still act on a lease of before."""
-    cancelled: set[str] = set()
+    """What is CANCELLED, and known to be, does not start; somebody may still act on a lease of before.
+
+    Such a lease had arrived by then, or something was done to its worker that let it arrive late.
+    """
+    cancelled: dict[str, float] = {}
     arrived: set[tuple[str, int]] = set()
     for event in evidence.events:
         if isinstance(event, CancelAnswered) and event.type == "CANCELLED":
-            cancelled.add(event.run)
+            cancelled.setdefault(event.run, event.at)
         elif isinstance(event, Received) and event.run not in cancelled:
             arrived.add((event.run, event.attempt))
         elif isinstance(event, Started) and event.run in cancelled and (event.run, event.attempt) not in arrived:
+            if _came_late(evidence, event, cancelled[event.run]):
+                continue
             what = f"attempt {event.attempt} was started when it was known to be CANCELLED"
             yield Violation(Kind.CANCELLED_START, event.run, what, event.at)
+
+
+def _came_late(evidence: Evidence, started: Started, cancelled_at: float) -> bool:
+    """Say whether the lease is older than the cancel, and its worker was stopped or cut off meanwhile."""
+    types = [
+        state.type if state.attempt == started.attempt or state.type == "CANCELLED" else ""
+        for state in evidence.states.get(started.run, ())
+    ]
+    leased_before = "PENDING" in types[: types.index("CANCELLED")] if "CANCELLED" in types else False
+    return leased_before and any(
+        fault.who == started.worker
+        and fault.until is not None
+        and fault.at <= started.at
+        and fault.until >= cancelled_at
+        for fault in evidence.all(Fault)
+    )

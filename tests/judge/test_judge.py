@@ -354,6 +354,21 @@ def test_one_idempotency_key_with_two_runs() -> None:
     assert kinds(story, quiet=False) == [Kind.IDEMPOTENCY]
 
 
+def test_one_id_with_an_idempotency_key_and_without(story: Story) -> None:
+    """One producer has both under way. Which of them is acknowledged, the payload says."""
+    story.submit("a", idempotency="i")
+    story.acknowledge("a")
+    story.add(Submitted, producer="p", run="b", key="k", payload="2")
+    story.add(Submitted, producer="p", run="b", key="k", payload="1", idempotency="i")
+    story.add(Refused, producer="p", run="b", code="idempotency_conflict")
+    story.runs["b"] = RunRow("b", "k", "", "", "", 0, None, None, "2")
+    story.state("b", "SCHEDULED")
+    story.add(Acknowledged, producer="p", run="b", as_run="b", payload="2")
+    assert kinds(story, quiet=False) == []
+    story.add(Acknowledged, producer="p", run="b", as_run="b", payload="1")
+    assert Kind.IDEMPOTENCY in kinds(story, quiet=False)
+
+
 def test_one_id_with_two_payloads(story: Story) -> None:
     story.add(Submitted, producer="p", run="r", key="k", payload="2")
     story.add(Refused, producer="p", run="r", code="id_conflict")
@@ -375,6 +390,23 @@ def test_a_start_after_a_cancel(story: Story, late: bool, found: list[Kind]) -> 
         story.of_lease(Received, "r", 1, "w", "s")
     story.of_lease(Started, "r", 1, "w", "s")
     assert [kind for kind in kinds(story) if kind is not Kind.UNCOMMITTED] == found
+
+
+@pytest.mark.parametrize(
+    ("until", "leased_first", "found"), [(50.0, True, False), (3.0, True, True), (50.0, False, True)]
+)
+def test_a_start_after_a_cancel_of_who_was_stopped_meanwhile(
+    story: Story, until: float, leased_first: bool, found: bool
+) -> None:
+    for type_ in ("PENDING", "CANCELLED") if leased_first else ("CANCELLED", "PENDING"):
+        story.state("r", type_, "s", 1)
+    story.add(Fault, who="w", what="paused", until=until)
+    story.tick()
+    story.tick()
+    story.add(CancelAnswered, run="r", type="CANCELLED")
+    story.of_lease(Received, "r", 1, "w", "s")  # it lay in the socket all the time
+    story.of_lease(Started, "r", 1, "w", "s")
+    assert (Kind.CANCELLED_START in kinds(story, quiet=False)) is found
 
 
 def test_more_in_flight_than_slots(story: Story) -> None:
