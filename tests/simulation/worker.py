@@ -19,6 +19,8 @@ from .network import Link
 Lease = tuple[str, int]
 #: A report without a verdict is repeated after this long. Seconds.
 _REMIND: Final = 10.0
+#: A run is started, or given back, within this time. Seconds.
+_STARTS_WITHIN: Final = 4.0
 
 
 @dataclass
@@ -204,7 +206,8 @@ class Worker:
         if dice < manners.slow_start:
             self.note(j.Fault(at=self.now, who=self.name, what="slow to start", until=self.now + 30))
             await asyncio.sleep(self.source.uniform(5, 15))
-        await asyncio.sleep(self.source.expovariate(1 / manners.starts_in))
+        # A worker in order is quicker than the time it has for this, 6 s at least: who is not is slow, see above.
+        await asyncio.sleep(min(self.source.expovariate(1 / manners.starts_in), _STARTS_WITHIN))
         if self.source.random() < manners.gives_back:
             self._give_back(lease, held)
             return

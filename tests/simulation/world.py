@@ -135,6 +135,7 @@ class World:
             self._mend()
             await self._until_done()
             await asyncio.sleep(3.0)
+            await self._until_written()
         residue = self._residue()
         self.note(j.Quiet(at=self.now))
         self._snapshot()
@@ -365,6 +366,12 @@ class World:
             open_ = self.disk.query(f"SELECT count(*) FROM task_run WHERE state_type NOT IN {_FINAL}")[0][0]
             if not open_ and all(producer.done for producer in self.producers) and self._all_answered():
                 return
+
+    async def _until_written(self) -> None:
+        """What runs by itself writes at any time: look when nothing is on its way to the disk."""
+        limit = self.now + 10.0
+        while self.broker.core.store.waiting and self.now < limit:
+            await asyncio.sleep(0.01)
 
     def _all_answered(self) -> bool:
         return not any(worker.held for worker in self.workers if worker.process.alive)
