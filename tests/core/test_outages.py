@@ -226,6 +226,26 @@ def test_what_is_given_back_is_over_though_the_database_does_not_know_it_yet(pat
     run(main())
 
 
+def test_what_has_ended_is_not_given_back_though_the_database_does_not_know_it_yet(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.executor.fails = lambda operation: isinstance(operation, FinishRun)
+            worker.finished(run_id)
+            worker.finished(run_id)  # it may repeat that, and the first of them to be written is not the last word
+            worker.released(run_id)
+            await worker.wait_for("settled")
+            await b.quiet()
+            assert await b.names(run_id) == ["Scheduled", "Pending"]
+            b.executor.fails = lambda _: False
+            await worker.wait_for("recorded", 2)
+            assert await b.names(run_id) == ["Scheduled", "Pending", "Completed"]
+            assert worker.of("lease_lost") == []
+            assert not worker.own.finished
+
+    run(main())
+
+
 @pytest.mark.parametrize("kind", [OpenSession, ResumeSession])
 def test_a_subscription_that_cannot_be_written_is_refused(path: Path, kind: type[Operation[Any]]) -> None:
     async def main() -> None:

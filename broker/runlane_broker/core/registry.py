@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -31,8 +32,10 @@ class Session:
     client_id: str
     port: SessionPort | None = None
     held: dict[str, Held] = field(default_factory=dict[str, Held])
-    #: Leases, by run and attempt, that it has given back, and that stand until this is written.
+    #: Leases, by run and attempt, that it has given back, and those of which it has told the end; they stand until
+    #: this is written. What is said first counts, though its write may have to be tried again.
     given_back: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    finished: Counter[tuple[str, int]] = field(default_factory=Counter[tuple[str, int]])
     task_keys: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     since: Micros = 0

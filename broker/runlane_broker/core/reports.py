@@ -70,6 +70,7 @@ class Reports:
         """A run has ended. Its slot is free at once; the next lease goes into the same commit as this report."""
         if self._is_given_back(session, frame.id, frame.attempt, settled):
             return
+        session.finished[frame.id, frame.attempt] += 1
         self._drop(session, frame.id, frame.attempt)
         operation = _finish(session.id, frame, self._clock.now())
         self._dispatching.persist(operation, partial(self._finish_written, session, frame, settled))
@@ -77,6 +78,9 @@ class Reports:
 
     def _finish_written(self, session: Session, frame: m.Finished, settled: Settled, outcome: Any) -> None:
         settled()
+        session.finished[frame.id, frame.attempt] -= 1
+        if not session.finished[frame.id, frame.attempt]:
+            del session.finished[frame.id, frame.attempt]
         if not isinstance(outcome, Reported):
             return  # the worker keeps the report and sends it again
         if session.port is not None:
@@ -93,7 +97,11 @@ class Reports:
             self._dispatching.queue(outcome.queued)
 
     def released(self, session: Session, runs: Sequence[m.ReleasedRun], settled: Settled) -> None:
-        """Runs are given back. What is said of them from now on comes too late, be the database away or not."""
+        """Runs are given back. What is said of them from now on comes too late, be the database away or not.
+
+        So does this, for those of which the end has been told.
+        """
+        runs = [run for run in runs if (run.id, run.attempt) not in session.finished]
         releases = tuple(
             Release(run.id, run.attempt, run.reason or "The worker gave the run back.", run.delay) for run in runs
         )
