@@ -182,12 +182,24 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "if queue is None or queue:",
         test="tests/dispatch/test_dispatcher.py",
     ),
-    _one(
+    # Each of the two alone changes nothing: a session that has something to take does not wait, and one whose window
+    # is empty has nothing else to take.
+    Mutant(
         "hand-off-overtakes",
         "a new run is handed off though others wait in the window",
-        "dispatch/dispatcher.py",
-        "if queue is None or queue or not queue.complete:",
-        "if queue is None or not queue.complete:",
+        (
+            Edit(
+                "dispatch/dispatcher.py",
+                "if queue is None or queue or not queue.complete:",
+                "if queue is None or not queue.complete:",
+            ),
+            Edit(
+                "dispatch/dispatcher.py",
+                "for group in self._groups_of[key] if not group.queue.ready)",
+                "for group in self._groups_of[key])",
+            ),
+        ),
+        test="tests/dispatch/test_dispatcher.py",
     ),
     _one(
         "old-refill-wins",
