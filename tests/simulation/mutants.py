@@ -182,8 +182,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "if queue is None or queue:",
         test="tests/dispatch/test_dispatcher.py",
     ),
-    # Each of the two alone changes nothing: a session that has something to take does not wait, and one whose window
-    # is empty has nothing else to take.
+    # Each of the two alone changes nothing: where a run waits in the window, no session waits for one.
     Mutant(
         "hand-off-overtakes",
         "a new run is handed off though others wait in the window",

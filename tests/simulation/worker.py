@@ -238,6 +238,9 @@ class Worker:
             return
         held.final = m.Finished(id=lease[0], attempt=lease[1], state=m.FinalState(type=type_))
         self._say(lease, held)
+        if self.source.random() < self.manners.insists / 2:  # and it gives back what has ended, written or not
+            again = m.Release(runs=(m.ReleasedRun(id=lease[0], attempt=lease[1]),))
+            asyncio.get_running_loop().call_later(self.source.expovariate(20), self._send, again)
 
     def _say(self, lease: Lease, held: _Held) -> None:
         assert held.final is not None

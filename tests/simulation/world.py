@@ -102,6 +102,7 @@ class World:
         self.loop = loop
         self.source = random.Random(seed)
         self.weather = Weather.of(self.source)
+        loop.turn = random.Random(f"turns of {seed}").choice([0.0, 0.0, 0.002, 0.02])
         self.clock = VirtualClock(loop)
         self.chance = Chance(random.Random(f"ids of {seed}"), self.clock)
         self.disk = Disk(loop, random.Random(f"disk of {seed}"), self.weather.moods)
@@ -374,7 +375,7 @@ class World:
             await asyncio.sleep(0.01)
 
     def _all_answered(self) -> bool:
-        return not any(worker.held for worker in self.workers if worker.process.alive)
+        return not any(worker.held or worker.process.paused for worker in self.workers if worker.process.alive)
 
     def _snapshot(self) -> None:
         runs = self.disk.query(
