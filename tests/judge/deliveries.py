@@ -23,6 +23,8 @@ from .violations import Kind, Violation
 
 #: How many of its followers a run is compared with: enough to see any disorder, cheap for any number of runs.
 _NEIGHBOURS = 100
+#: States of one transaction are a microsecond apart: what is this close counts as one. Microseconds.
+_TOGETHER = 100
 
 
 def leases(evidence: Evidence) -> Iterator[Violation]:
@@ -152,10 +154,15 @@ def limits(evidence: Evidence) -> Iterator[Violation]:
 
 
 def order(evidence: Evidence, keys: Collection[str]) -> Iterator[Violation]:
-    """Of two runs of a key, one acknowledged before the other was submitted: the first to rank is leased first."""
+    """Of two runs of a key, one acknowledged before the other was submitted: the first to rank is leased first.
+
+    What is leased in one transaction, to several sessions, has no order.
+    """
     submitted: dict[str, Submitted] = {}
     for event in evidence.all(Submitted):
-        submitted.setdefault(event.run, event)
+        row = evidence.runs.get(event.run)
+        if row is not None and event.payload in ("", row.payload):  # and not what was refused under its id
+            submitted.setdefault(event.run, event)
     acknowledged = {event.as_run: event.at for event in reversed(evidence.all(Acknowledged))}
     leased: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for run in evidence.runs.values():
@@ -166,9 +173,11 @@ def order(evidence: Evidence, keys: Collection[str]) -> Iterator[Violation]:
         if first is not None:
             leased[run.key].append((first, run.id))
     for runs in leased.values():
-        ids = [run_id for _, run_id in sorted(runs)]
-        for i, later in enumerate(ids):
-            for earlier in ids[i + 1 : i + 1 + _NEIGHBOURS]:
+        runs.sort()
+        for i, (first, later) in enumerate(runs):
+            for second, earlier in runs[i + 1 : i + 1 + _NEIGHBOURS]:
                 before, after = submitted[earlier], submitted[later]
+                if second - first <= _TOGETHER:
+                    continue
                 if acknowledged[earlier] < after.at and before.priority >= after.priority:
                     yield Violation(Kind.ORDER, earlier, f"it was acknowledged before {later} and leased after it")

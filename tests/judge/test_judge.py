@@ -70,7 +70,7 @@ class Story:
         if attempt is None:
             attempt = row.attempt + (type_ == "PENDING")
         name = name or type_.capitalize()
-        state = StateRow(f"state-{len(self.states)}", run, type_, name, len(self.states), attempt, session)
+        state = StateRow(f"state-{len(self.states)}", run, type_, name, 1000 * len(self.states), attempt, session)
         self.states.append(state)
         held = type_ in ("PENDING", "RUNNING", "CANCELLING")
         holder = (session or row.session) if held else None
@@ -439,6 +439,28 @@ def test_the_order_of_a_key(story: Story, ids: tuple[str, str], found: list[Kind
         story.deliver(run)
         story.complete(run)
     assert kinds(story, ordered=("k",)) == found
+
+
+def test_runs_that_are_leased_in_one_transaction_have_no_order(story: Story) -> None:
+    story.submit("r2")
+    story.acknowledge("r2")
+    story.deliver("r2")
+    story.deliver("r", worker="v", session="t")
+    story.states[-1] = replace(story.states[-1], timestamp=story.states[-2].timestamp + 1)
+    assert kinds(story, quiet=False, ordered=("k",)) == []
+
+
+def test_what_was_refused_under_an_id_says_nothing_of_the_order(story: Story) -> None:
+    story.events[0] = replace(story.events[0], priority=5, payload="2")
+    story.add(Submitted, producer="p", run="r", key="k", payload="1")
+    story.add(Acknowledged, producer="p", run="r", as_run="r", payload="1")
+    story.add(Submitted, producer="p", run="r2", key="k", payload="1", priority=3)
+    story.runs["r2"] = RunRow("r2", "k", "", "", "", 0, None, None, "1")
+    story.state("r2", "SCHEDULED")
+    story.acknowledge("r2")
+    story.deliver("r2")
+    story.deliver("r", worker="v", session="t")
+    assert Kind.ORDER not in kinds(story, quiet=False, ordered=("k",))
 
 
 def test_runs_that_were_submitted_at_the_same_time_have_no_order() -> None:
