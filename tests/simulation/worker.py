@@ -230,7 +230,8 @@ class Worker:
         self.note(j.Released(**self._of(lease, held)))
         delay = self.source.choice([None, None, 0.0, 0.5, 3.0])
         self.held.pop(lease, None)
-        self._insist(lease)
+        if self._ready:  # or the broker does not hear that the lease is over, and may believe what comes then
+            self._insist(lease)
         self._send(m.Release(runs=(m.ReleasedRun(id=lease[0], attempt=lease[1], delay=delay),)))
 
     def _finish(self, lease: Lease, held: _Held, type_: Any) -> None:
