@@ -73,8 +73,7 @@ async def _pairs(it: Rig, peers: int) -> dict[str, Any]:
     before = it.broker.rss()
     most = before
     for _ in range(PAIRS):
-        await asyncio.sleep(QUIET)
-        quiet = await it.healthy.window("quiet")
+        quiet = await _quiet(it)
         deaf = [asyncio.create_task(_never_read(it.place.port, large)) for _ in range(peers)]
         loud = [asyncio.create_task(_flood(it.place.port, *FLOODS[i % len(FLOODS)])) for i in range(peers)]
         while not all(task.done() for task in (*deaf, *loud)):
@@ -99,11 +98,14 @@ async def _pairs(it: Rig, peers: int) -> dict[str, Any]:
     }
 
 
-def _ratios(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], which: str) -> dict[str, Any]:
-    return {
-        f"ms of a healthy dispatch, quiet, {which}": statistics.median(quiet[which] for quiet, _ in pairs),
-        f"x as long meanwhile, {which}": statistics.median(loud[which] / quiet[which] for quiet, loud in pairs),
-    }
+async def _quiet(it: Rig) -> dict[str, Any]:
+    """Return a window in which nobody is hostile. Healthy peers that stand still even then are a fault."""
+    for _ in range(int(PATIENCE / QUIET)):
+        await asyncio.sleep(QUIET)
+        figures = await it.healthy.window("quiet")
+        if figures["samples"]:
+            return figures
+    raise AssertionError("nothing is dispatched, though nobody is hostile any more")
 
 
 async def _large_result(it: Rig) -> str:
