@@ -1,4 +1,7 @@
-"""uvicorn's protocols, with an end to each wait for a peer that has none there, and without a traceback of its."""
+"""uvicorn's protocols, with an end to each wait for a peer, and a bound to each turn, that has none there.
+
+And without a traceback of its.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,10 @@ CLOSE_SECONDS: Final = 1.0
 
 #: Pings of a peer within one second; nobody needs more than one.
 MAX_PINGS: Final = 1000
+#: Bytes of a peer that are parsed in one turn: they may be a hundred messages. Then others have theirs.
+SLICE_BYTES: Final = 4096
+#: Bytes that are looked through, after a close frame was sent, for the peer's own.
+MAX_AFTER_CLOSE: Final = 64 * 1024
 
 
 class PromptHTTP(HTTPProtocol):
@@ -71,17 +78,58 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _second = 0
     _pings = 0
+    _rest = b""
+    _after_close = 0
 
     async def run_asgi(self) -> None:
-        """Serve the connection; then it has a moment to go by itself."""
+        """Serve the connection; then it has a moment to go by itself, unless it takes nothing any more."""
         try:
             await super().run_asgi()
         finally:
-            if not self.disconnected:
+            if not self.writable.is_set():
+                self.transport.abort()
+            elif not self.disconnected:
                 self._deadline = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes. Text that is none, with a close frame right behind it, is more than uvicorn can bear."""
+        """Take bytes, a slice in each turn; nothing more is read until all of them are parsed."""
+        under_way = bool(self._rest)
+        self._rest += data
+        if not under_way:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self.disconnected or self.transport.is_closing():
+            return
+        data, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
+        self._parse(data)
+        if not self._rest:
+            self._read_on()
+            return
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    async def receive(self) -> Any:
+        """Return the next message; read on if it was the last that has come."""
+        message = await self.queue.get()
+        self._read_on()
+        return message
+
+    def _read_on(self) -> None:
+        if self.read_paused and not self._rest and (self.queue.empty() or self.close_sent):
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse. Text that is none, with a close frame right behind it, is more than uvicorn can bear."""
+        if self.close_sent:
+            self._after_close += len(data)
+            if self._after_close + len(self._rest) > MAX_AFTER_CLOSE:
+                self._rest = b""
+                self.transport.abort()
+                return
         try:
             super().data_received(data)
         except InvalidState:

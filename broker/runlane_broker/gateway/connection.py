@@ -65,6 +65,7 @@ class Connection:
         self._handlers: Mapping[type[m.Frame], Handler] = {}
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = asyncio.Event()
+        self._takes = True
         self._room = asyncio.Event()
         self._room.set()
         self._unprocessed = 0
@@ -128,16 +129,16 @@ class Connection:
 
     # Unprocessed frames ------------------------------------------------------------------------------------
 
-    def hold(self, size: int) -> Callable[[], None]:
-        """Note a frame that waits for its commit; call what is returned when it is done."""
-        self._unprocessed += 1
+    def hold(self, size: int, weight: int = 1) -> Callable[[], None]:
+        """Note a frame that waits for its commit, as so many; call what is returned when it is done."""
+        self._unprocessed += weight
         self._unprocessed_bytes += size
         if self._is_crowded():
             self._room.clear()
-        return partial(self._done, size)
+        return partial(self._done, size, weight)
 
-    def _done(self, size: int) -> None:
-        self._unprocessed -= 1
+    def _done(self, size: int, weight: int) -> None:
+        self._unprocessed -= weight
         self._unprocessed_bytes -= size
         if not self._is_crowded():
             self._room.set()
@@ -236,6 +237,7 @@ class Connection:
                 if self._outbox.turned_clear():
                     self.on_clear()
         except TimeoutError:
+            self._takes = False
             self.close(CloseCode.UNRESPONSIVE, f"too slow: a message was not taken within {WRITE_SECONDS:g} s")
         except (WebSocketDisconnect, RuntimeError, OSError):
             self.close(CloseCode.NORMAL, "")
@@ -248,6 +250,8 @@ class Connection:
 
     async def _say_goodbye(self) -> None:
         """Send what is left and the close frame, if the peer still listens."""
+        if not self._takes:
+            return  # it had its time
         code, reason = self._closing or (CloseCode.FAILED, "internal error")
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):

@@ -38,8 +38,11 @@ _IDS_PER_LOOK = 50
 _FEW = 4
 _Sought: TypeAlias = tuple[Sequence[str], asyncio.Future[None] | None, Callable[[], None] | None]
 
+#: What an item costs of a `submit` that creates nothing, and all of them together at most.
+_VAIN_ITEM = 2.5
+_VAIN_SUBMIT = 1000.0
 #: What it costs to watch a run that there is not, or once more on one connection; and how many are remembered.
-_VAIN_WATCH = 0.1
+_VAIN_WATCH = 0.05
 _TOLD = 1000
 
 #: Characters of an item's error: as many answers as a frame may have items must fit into one message.
@@ -87,7 +90,7 @@ class SubmissionConnection(Connection):
             self._core.submissions.submit(records, done)
         else:
             done(())
-            self.in_vain()
+            self.in_vain(min(max(0.5, _VAIN_ITEM * len(items)), _VAIN_SUBMIT))
 
     def _parse(self, raw: msgspec.Raw, index: int) -> NewRunRecord | m.SubmittedRun:
         place = f"runs[{index}]"

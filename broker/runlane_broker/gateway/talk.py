@@ -7,16 +7,17 @@ from typing import Final
 
 from runlane.protocol import messages as m
 
-#: Of such frames a peer may send so many at once …
-BURST: Final = 5000.0
-#: … and so many a second. An honest worker beats once a second at most.
-RATE: Final = 200.0
-#: What counts, and for how much. A worker tells of each of its 1,000 runs' progress ten times a second at most.
+#: A peer may spend so much at once …
+BURST: Final = 2500.0
+#: … and so much a second. An honest worker beats once a second at most.
+RATE: Final = 100.0
+#: What a frame costs. A worker tells of each of its 1,000 runs' progress ten times a second at most;
+#: who gives up thousands of runs that it waits for says so of each.
 _COSTS: Final[Mapping[type[m.Frame], float]] = {
-    m.Beat: 1.0,
-    m.SetLimit: 1.0,
-    m.Unwatch: 1.0,
-    m.Progress: 0.02,
+    m.Beat: 2.0,
+    m.SetLimit: 2.0,
+    m.Unwatch: 0.2,
+    m.Progress: 0.01,
 }
 
 

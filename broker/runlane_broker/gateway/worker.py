@@ -18,6 +18,12 @@ from ..core.registry import Session
 from ..errors import Refused
 from .connection import Connection, logger
 
+#: What a report costs that comes too late. A worker that was lost is told which runs are not its own any more.
+_VAIN_REPORT = 4.0
+#: For how many a report counts, while it waits, of a run that the session does not hold: it is repeated, or in
+#: vain, and a worker has a hundred of those under way at most.
+_STRANGE_WEIGHT = 4 * MAX_LIMIT // 100
+
 
 class WorkerConnection(Connection):
     """A worker's connection; to the core it is a `SessionPort`."""
@@ -66,13 +72,17 @@ class WorkerConnection(Connection):
         self.send(answer)
 
     def _on_started(self, frame: m.Started, size: int) -> None:
-        self._core.reports.started(self._subscribed(), frame, self.hold(size))
+        self._core.reports.started(self._subscribed(), frame, self.hold(size, self._weight(frame)))
 
     def _on_progress(self, frame: m.Progress, _size: int) -> None:
         self._core.reports.progress(self._subscribed(), frame)
 
     def _on_finished(self, frame: m.Finished, size: int) -> None:
-        self._core.reports.finished(self._subscribed(), frame, self.hold(size))
+        self._core.reports.finished(self._subscribed(), frame, self.hold(size, self._weight(frame)))
+
+    def _weight(self, frame: m.Started | m.Finished) -> int:
+        held = self._subscribed().held.get(frame.id)
+        return 1 if held is not None and held.attempt == frame.attempt else _STRANGE_WEIGHT
 
     def _on_release(self, frame: m.Release, size: int) -> None:
         self._core.reports.released(self._subscribed(), frame.runs, self.hold(size))
@@ -99,12 +109,12 @@ class WorkerConnection(Connection):
         """Tell that a report is committed."""
         self.send(m.Recorded(runs=(m.RecordedRun(id=run_id, attempt=attempt, gone=gone),)))
         if gone:
-            self.in_vain()
+            self.in_vain(_VAIN_REPORT)
 
     def lease_lost(self, run_id: str, attempt: int) -> None:
         """Tell that a lease is over."""
         self.send(m.LeaseLost(id=run_id, attempt=attempt))
-        self.in_vain()
+        self.in_vain(_VAIN_REPORT)
 
     def cancel(self, run_id: str, attempt: int, grace_seconds: float) -> None:
         """Ask to stop a run."""
