@@ -109,8 +109,7 @@ def watchers(evidence: Evidence) -> Iterator[Violation]:
                     what = f"{producer} was told of it more often than it asked"
                     yield Violation(Kind.UNTOLD, run_id, what, event.at)
             case Unwatched(producer=producer, run=run_id):
-                asked.pop((producer, run_id), None)
-                told.pop((producer, run_id), None)
+                asked[producer, run_id] -= 1  # it may have asked again before it heard of that
             case Fault(who=who, what="cut" | "killed" | "quit"):
                 for watch in [watch for watch in asked if who == watch[0]]:
                     del asked[watch]

@@ -295,6 +295,7 @@ class Worker:
 
     async def leave(self) -> None:
         """SIGTERM: stop everything, and give it back by ending the session."""
+        self.note(j.Fault(at=self.now, who=self.name, what="quit"))
         self._leaving = True
         held, self.held = self.held, {}
         for run in held.values():

@@ -250,7 +250,7 @@ class World:
     # Faults --------------------------------------------------------------------------------------------------
 
     def _fault(self, who: str, what: str, seconds: float | None = None) -> None:
-        until = None if seconds is None else self.now + seconds
+        until = None if seconds is None else self.now + seconds + self.loop.turn
         self.note(j.Fault(at=self.now, who=who, what=what, until=until))
 
     def _some_worker(self) -> Worker | None:
@@ -271,7 +271,6 @@ class World:
         worker = self._some_worker()
         if worker is None:
             return
-        self._fault(worker.name, "quit")
         worker.process.spawn(worker.leave())
         self.loop.call_later(self.source.uniform(0, 5), self._start_worker)
 
