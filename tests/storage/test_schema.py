@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -373,3 +375,25 @@ def test_any_other_url_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^db: .*expected sqlite:///PATH$") as refused:
         sqlite_path(url)
     assert "\n" not in str(refused.value)
+
+
+def test_names_of_migrations_begin_with_their_revisions() -> None:
+    """So that a start need not load them to know which is the newest."""
+    paths = sorted((schema._MIGRATIONS / "versions").glob("[0-9]*.py"))
+    before = "None"
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        revision = path.stem.partition("_")[0]
+        assert f'\nrevision = "{revision}"\n' in text
+        assert f"\ndown_revision = {before}\n" in text
+        before = f'"{revision}"'
+    assert head_revision() == before.strip('"')
+
+
+def test_a_start_that_has_nothing_to_migrate_does_without_alembic(tmp_path: Path) -> None:
+    path = new_database(tmp_path)
+    program = (
+        "import sys, pathlib; import runlane_broker.program; from runlane_broker.storage.schema import upgrade;"
+        "upgrade(pathlib.Path(sys.argv[1])); sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 0
