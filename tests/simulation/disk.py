@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from queue import Empty
 from typing import Any, Final
 
 from sqlalchemy import Engine, NullPool, create_engine
@@ -22,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from runlane_broker.clock import Clock
 from runlane_broker.errors import StoreUnavailable
+from runlane_broker.storage.operations.base import Chore
 from runlane_broker.storage.records import Refill
 from runlane_broker.storage.sqlite import Compiler, SqliteExecutor, SqliteRefiller
 from runlane_broker.storage.store import Store
@@ -120,15 +122,12 @@ class _Queue:
         self._entries.append(entry)
         self._filled()
 
-    def get(self) -> Any:
-        return self._entries.popleft()
-
-    def get_nowait(self) -> Any:
-        from queue import Empty
-
+    def get(self, timeout: float | None = None) -> Any:
         if not self._entries:
-            raise Empty
+            raise Empty  # nothing comes while the writer is at work
         return self._entries.popleft()
+
+    get_nowait = get
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -156,13 +155,16 @@ class SimulatedWriter(Writer):
         group = self._take()
         if group is None:
             return
-        outcomes = self._executor.execute([operation for operation, _ in group])
+        if isinstance(group[0][0], Chore):
+            outcomes = self._do_chore(group)
+        else:
+            outcomes = self._executor.execute([operation for operation, _ in group])
         self._later(self._told, group, outcomes)
 
     def _told(self, group: Any, outcomes: Any) -> None:
         self._busy = False
         self._deliver(group, outcomes)
-        if self._waiting_entries and not self._busy:
+        if (self._waiting_entries or self._lane.due_in() is not None) and not self._busy:
             self._begin()
 
     def _later(self, call: Callable[..., None], *args: Any) -> None:
