@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import certifi
 import httpx
 import pytest
 
@@ -42,6 +43,19 @@ def python_of(version: str) -> Path:
     return python
 
 
+def one_certificate(folder: Path) -> Path:
+    """Return a file with one certificate, which nobody uses.
+
+    A client reads all authorities for each call of a task, and for each run, also where it speaks plain HTTP: that
+    is most of what it does, and the tests would take three times as long.
+    """
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    inner = Path(certifi.where()).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    file = folder / "authority.pem"
+    file.write_text(f"{begin}{inner}{end}\n", encoding="ascii")
+    return file
+
+
 class Town:
     """A broker, its database, and clients of one version of Prefect."""
 
@@ -54,6 +68,7 @@ class Town:
         self._python = python_of(version)
         self._settings = settings
         self._record = folder / "record"
+        self._certificate = one_certificate(folder)
         self._processes: list[Process] = []
         self._brokers: list[Process] = []
         #: A run as this version creates it, with parameters that its worker finds.
@@ -106,6 +121,7 @@ class Town:
         return {
             "DO_NOT_TRACK": "1",
             "NOTES": str(self.notes),
+            "PREFECT_API_SSL_CERT_FILE": str(self._certificate),
             "PREFECT_API_URL": f"http://127.0.0.1:{port or self.port}/api",
             "PREFECT_EXPERIMENTAL_ENABLE_TASK_SCHEDULING": "1",
             "PREFECT_HOME": str(self.folder / "home"),
