@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
+import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ GRACE = 1.0
 QUICK = {"RUNLANE_TIMERS_RESUME": str(GRACE), "RUNLANE_TIMERS_SWEEP": "0.1"}
 
 
+#: Runs a command as process 1 of a host that is called `box`.
+BOX = ("unshare", "--fork", "--pid", "--uts", "--kill-child", "sh", "-c", 'hostname box; exec "$@"', "-")
+
+
 @both
 def test_what_tasks_return_and_raise(tmp_path: Path, version: str) -> None:
     async def main() -> None:
@@ -45,20 +50,80 @@ def test_what_tasks_return_and_raise(tmp_path: Path, version: str) -> None:
             if version == "3":  # the other one keeps no exceptions
                 assert outcomes[3] == ["raised", "ValueError: bad luck"]
             assert here.noted("tried") == ["f"] * 3
-            flaky, failed = await named(here, "flaky"), await named(here, "fail")
-            assert [name for name in flaky if name in ("AwaitingRetry", "Retrying")] == [
-                "AwaitingRetry",
-                "Retrying",
-            ] * 2
-            assert failed[-1] == "Failed"
+            retries = [one for one in await states_of(here, "flaky") if one[0] in ("AwaitingRetry", "Retrying")]
+            assert [name for name, _ in retries] == ["AwaitingRetry", "Retrying"] * 2
+            for (_, since), (_, again) in zip(retries[::2], retries[1::2], strict=True):
+                assert (again - since).total_seconds() > 0.95, "the delay of the retry is one second"
+            assert (await states_of(here, "fail"))[-1][0] == "Failed"
+            assert (await states_of(here, "too_slow"))[-1][0] == "TimedOut"
 
     run(main())
 
 
-async def named(here: Town, task: str) -> list[str]:
-    """Return the names of the states of the only run of a task, in order."""
+async def states_of(here: Town, task: str) -> list[tuple[str, datetime]]:
+    """Return the names of the states of the only run of a task, and since when, in order."""
     (found,) = [one for one in await here.post("/api/task_runs/filter", {}) if task in one["task_key"]]
-    return [state["name"] for state in await here.get(f"/api/task_run_states/?task_run_id={found['id']}")]
+    states = await here.get(f"/api/task_run_states/?task_run_id={found['id']}")
+    return [(state["name"], datetime.fromisoformat(state["timestamp"])) for state in states]
+
+
+def test_many_calls_at_once_and_one_in_a_flow(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with town(tmp_path, "3") as here:
+            await here.worker()
+            assert await here.submit("map", 20) == [["returned", sum(range(1, 21))]]
+            assert await here.submit("flow") == [["returned", 3]]
+
+    run(main())
+
+
+def test_no_more_than_the_limit_at_once(tmp_path: Path) -> None:
+    """Of all tasks that the worker serves together. Prefect 2 has no limit."""
+
+    async def main() -> None:
+        async with town(tmp_path, "3") as here:
+            await here.worker(limit=2)
+            calls = [(task, f"{task}{i}", 0.5) for i in range(4) for task in ("nap", "doze")]
+            await here.all_completed(await here.detached(*calls))
+            executing: set[str] = set()
+            for name, what, _ in map(str.split, here.notes.read_text().splitlines()):
+                executing ^= {name}
+                assert (name in executing) == (what == "began")
+                assert len(executing) <= 2, here.notes.read_text()
+            assert len(set(here.noted("ended"))) == len(calls)
+
+    run(main())
+
+
+@both
+def test_what_a_prefect_server_answers(tmp_path: Path, version: str) -> None:
+    """Status by status, to whatever its clients ask meanwhile."""
+
+    async def main() -> None:
+        async with (
+            town(tmp_path / "here", version, judged=False) as here,
+            town(tmp_path / "there", version, start=False, judged=False) as there,
+        ):
+            await there.prefect_server()
+            for place in (here, there):
+                await place.client("worker", PROGRAMS / "worker.py", LIMIT="10")
+                said = await place.calls(
+                    ("add", 1, 2), ("add_async", 3, 4), ("flaky", "f"), ("fail",), ("tagged", "w")
+                )
+                assert [how for how, _ in said] == ["returned"] * 3 + ["raised", "returned"]
+                if version == "3":
+                    assert await place.submit("flow") == [["returned", 3]]
+                    assert await place.submit("keep") == [["returned", ["/elsewhere", "another value", None]]]
+            theirs = there.answers()
+            different = [
+                (request, status, theirs.get(request))
+                for request, statuses in here.answers().items()
+                for status in statuses - theirs.get(request, set())
+                if not request[1].startswith(("/api/block_types/", "/api/block_schemas/"))  # there from the start
+            ]
+            assert different == []
+
+    run(main())
 
 
 def test_what_waits_for_others(tmp_path: Path) -> None:
@@ -132,10 +197,13 @@ def test_a_worker_that_is_killed(tmp_path: Path, version: str) -> None:
             runs = await here.detached(("stay", "s"))
             await until(lambda: here.noted("began"), PATIENCE)
             (holder,) = [worker for worker in workers if str(worker.pid) in here.notes.read_text()]
-            killed = time.monotonic()
+            killed, killed_at = time.monotonic(), time.time()
             await holder.kill()
             await until(lambda: len(here.noted("began")) == 2, PATIENCE)
             print(f"begun again after {time.monotonic() - killed:.2f} s; the grace is {GRACE:g} s")
+            names, since = zip(*await states_of(here, "stay"), strict=True)
+            again = since[names.index("Pending", names.index("Requeued"))].timestamp()
+            assert again - killed_at < GRACE + 2
             await here.all_completed(runs)
 
     run(main())
@@ -184,9 +252,42 @@ def test_five_thousand_calls_that_nobody_serves(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_broker_that_is_killed_before_it_has_recorded_an_event(tmp_path: Path) -> None:
+def test_a_broker_that_is_killed_between_an_event_and_its_commit(tmp_path: Path) -> None:
     """The client keeps what no pong has confirmed, and sends it to the next broker."""
 
+    async def main() -> None:
+        async with town(tmp_path, "3") as here:
+            await here.worker()
+            runs = await here.detached(("nap", "n", 0.1))
+            here.hold.touch()
+            await until(lambda: here.hold.read_text() == "held", PATIENCE)
+            await here.kill_broker()
+            here.hold.unlink()
+            await here.broker()
+            assert await here.states(runs) != ["COMPLETED"], "it was not committed"
+            await here.all_completed(runs, 2 * PATIENCE)
+            assert here.noted("began") == ["n"]
+
+    run(main())
+
+
+def test_a_full_worker_outlives_its_broker(tmp_path: Path) -> None:
+    """It looks at its connection only when it has a slot: a longer grace lets it keep what it has."""
+
+    async def main() -> None:
+        async with town(tmp_path, "3", RUNLANE_TIMERS_RESUME="60") as here:
+            await here.worker(limit=1)
+            runs = await here.detached(*(("nap", f"n{i}", 4.0) for i in range(3)))
+            await until(lambda: here.noted("began"), PATIENCE)
+            await here.kill_broker()
+            await here.broker()
+            await here.all_completed(runs, 2 * PATIENCE)
+            assert sorted(here.noted("began")) == ["n0", "n1", "n2"]
+
+    run(main())
+
+
+def test_a_broker_that_is_away_while_runs_end(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path, "3") as here:
             await here.worker()
@@ -217,9 +318,10 @@ def test_a_worker_whose_subscription_is_cut(tmp_path: Path) -> None:
     run(main())
 
 
-def test_no_key_starves(tmp_path: Path) -> None:
+@both
+def test_no_key_starves(tmp_path: Path, version: str) -> None:
     async def main() -> None:
-        async with town(tmp_path, "3") as here:
+        async with town(tmp_path, version) as here:
             runs = await here.detached(*((key, str(i)) for key in "abc" for i in range(8)))
             await here.worker("worker", "a", "b", "c", limit=1)
             await here.all_completed(runs)
@@ -229,33 +331,32 @@ def test_no_key_starves(tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@both
 def test_a_process_of_the_same_name_and_number(tmp_path: Path, version: str) -> None:
     """As a container that is started again has them: host name `box`, process 1. All its runs finish."""
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare")
+    refusal = refused((*BOX, "true"))
+    if refusal:
+        pytest.skip(f"no process can be given a number and a host name of its own: {refusal}")
 
     async def main() -> None:
         async with town(tmp_path, version, **QUICK) as here:
-            boxed = (
-                "unshare",
-                "--fork",
-                "--pid",
-                "--uts",
-                "--kill-child",
-                "sh",
-                "-c",
-                'hostname box; exec "$@"',
-                "-",
-            )
-            first = await here.boxed("first", boxed, python_of(version))
+            first = await here.boxed("first", BOX, python_of(version))
             runs = await here.detached(*(("nap", f"n{i}", 3.0) for i in range(4)))
             await until(lambda: here.noted("began"), PATIENCE)
             await first.kill()
-            await here.boxed("second", boxed, python_of(version))
+            await here.boxed("second", BOX, python_of(version))
             await here.all_completed(runs, 2 * PATIENCE)
 
     run(main())
+
+
+def refused(command: tuple[str, ...]) -> str:
+    """Return what is said where a command cannot be run; nothing where it can."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as exc:
+        return str(exc)
+    return done.stderr or f"exit code {done.returncode}" if done.returncode else ""
 
 
 def test_the_log_is_kept(tmp_path: Path) -> None:

@@ -1,44 +1,44 @@
-"""A broker as `runlane serve` starts it, that notes each request and its answer in the file RECORD."""
+"""A broker as `runlane serve` starts it, that notes each request and its answer in the file RECORD.
+
+While the file HOLD is there it commits no end of a run that is reported by an event, nor anything after it: the
+file then says `held`.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from recorder import Recorder
 
+from runlane.protocol.states import FINAL
 from runlane_broker import logs, program
 from runlane_broker.settings import load
+from runlane_broker.storage.operations.reporting import RecordReports
 
 
-class Recorder:
-    """An ASGI middleware. A socket's status is 101 once it is accepted."""
+def hold(file: Path) -> None:
+    """Have the writer stop in the transaction that records an end, while the file is there."""
+    execute = RecordReports.execute
 
-    def __init__(self, app: ASGIApp, record: Path) -> None:
-        self._app = app
-        self._file = record.open("a", buffering=1)
+    def held(self: RecordReports, tx: Any) -> Any:
+        outcome = execute(self, tx)
+        if file.exists() and any(report.proposed.type in FINAL for report in self.reports):
+            file.write_text("held", encoding="ascii")
+            threading.Event().wait()
+        return outcome
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method = "WS" if scope["type"] == "websocket" else scope.get("method")
-
-        async def note(message: Any) -> None:
-            status = message.get("status", 101 if message["type"] == "websocket.accept" else None)
-            if status is not None:
-                query = scope["query_string"].decode()
-                self._file.write(json.dumps([method, scope["path"], query, status]) + "\n")
-            await send(message)
-
-        await self._app(scope, receive, note)
+    RecordReports.execute = held  # type: ignore[method-assign]
 
 
 def main() -> None:
     """Run the broker until it is told to stop."""
+    hold(Path(os.environ["HOLD"]))
     create_app: Any = program.create_app
-    record = Path(os.environ["RECORD"])
-    program.create_app = lambda core: Recorder(create_app(core), record)  # type: ignore[assignment,return-value]
+    program.create_app = lambda core: Recorder(create_app(core), Path(os.environ["RECORD"]))  # type: ignore[assignment,return-value]
     settings = load(os.environ, dict(zip(("port", "db"), sys.argv[1:], strict=True)))
     logs.configure(settings.log_level, as_json=settings.log_format == "json")
     program.run_broker(settings)

@@ -4,6 +4,9 @@ submit.py calls '[["add", [1, 2]], ...]'    waits for all
 submit.py detached '[["nap", ["x", 1]]]'    prints the ids, and waits for nothing
 submit.py times COUNT NAME                  NAME(i) for each i, as many at once as it takes, and waits for nothing
 submit.py chain                             calls that wait for others
+submit.py map COUNT                         as many calls at once, and waits for all
+submit.py flow                              a call in a flow
+submit.py keep                              a block, a variable and an artifact, kept and read again
 """
 
 from __future__ import annotations
@@ -70,10 +73,41 @@ def chain():
     return third.result(timeout=SECONDS)
 
 
+def many(count):
+    return sum(future.result(timeout=SECONDS) for future in work.add.map(list(range(count)), 1, deferred=True))
+
+
+def in_flow():
+    @prefect.flow
+    def outer():
+        return work.add.delay(1, 2).result(timeout=SECONDS)
+
+    return outer()
+
+
+def keep():
+    from prefect.artifacts import create_markdown_artifact
+    from prefect.filesystems import LocalFileSystem
+    from prefect.variables import Variable
+
+    LocalFileSystem(basepath="/somewhere").save("place", overwrite=True)
+    LocalFileSystem(basepath="/elsewhere").save("place", overwrite=True)
+    Variable.set("word", "value", overwrite=True)
+    Variable.set("word", "another value", overwrite=True)
+    create_markdown_artifact("text", key="page")
+    return [LocalFileSystem.load("place").basepath, Variable.get("word"), Variable.get("unknown")]
+
+
 def main():
     what, *rest = sys.argv[1:]
     if what == "chain":
         outcome(chain)
+    elif what == "map":
+        outcome(lambda: many(int(rest[0])))
+    elif what == "flow":
+        outcome(in_flow)
+    elif what == "keep":
+        outcome(keep)
     elif what == "times":
         count, name = int(rest[0]), rest[1]
         for i in range(count):

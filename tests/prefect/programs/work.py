@@ -63,6 +63,14 @@ def nap(name, seconds):
 
 
 @task
+async def doze(name, seconds):
+    note(name, "began")
+    await asyncio.sleep(seconds)
+    note(name, "ended")
+    return name
+
+
+@task
 def stay(name):
     """The first time it stays for longer than anybody waits."""
     if note(name, "began") == 1:
@@ -85,4 +93,4 @@ def c(name):
     note(name, "c")
 
 
-TASKS = (add, add_async, flaky, fail, too_slow, tagged, nap, stay, a, b, c)
+TASKS = (add, add_async, flaky, fail, too_slow, tagged, nap, doze, stay, a, b, c)
