@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +94,8 @@ async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncG
         await core.close()
 
 
-def api_routes(core: Core) -> list[Route]:
-    """Return every route of the HTTP API, with those of its own description last."""
+def api_routes(core: Core, others: Sequence[Route] = ()) -> list[Route]:
+    """Return every route of the HTTP API, with those of its own description, and of `others`, last."""
     routes = [
         *health.routes(core, __version__),
         *task_runs.routes(core),
@@ -107,12 +107,13 @@ def api_routes(core: Core) -> list[Route]:
         *task_workers.routes(core),
     ]
     routes += [*work_queues.routes(core), *work_pools.routes(core), *slots.routes(core), *services.routes(core)]
-    return [*routes, *openapi.routes(routes, __version__)]
+    return [*routes, *openapi.routes([*routes, *others], __version__)]
 
 
 def create_app(core: Core) -> Starlette:
     """Return the ASGI application of a running broker."""
     access = Access(core.settings.token)
+    of_prefect = prefect_routes(core)
 
     async def worker_socket(socket: WebSocket) -> None:
         if TakerConnection.speaks(socket.scope["subprotocols"]):
@@ -125,7 +126,7 @@ def create_app(core: Core) -> Starlette:
 
     return Starlette(
         routes=[
-            *starlette_routes([*api_routes(core), *prefect_routes(core)]),
+            *starlette_routes([*api_routes(core, of_prefect), *of_prefect]),
             *event_sockets(core, access),
             WebSocketRoute("/api/task_runs/subscriptions/scheduled", worker_socket),
             WebSocketRoute("/api/task_runs/submissions", submission_socket),

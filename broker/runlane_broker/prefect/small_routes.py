@@ -50,15 +50,21 @@ class Log(Struct):
     task_run_id: str | None
 
 
-class _AnyOf(Struct):
+class AnyOfIds(Struct):
+    """Those with one of these ids."""
+
     any_: list[Id] | None = None
 
 
-class _AtLeast(Struct):
+class LevelFilter(Struct):
+    """Those of this level and above."""
+
     ge_: int | None = None
 
 
-class _Timestamp(Struct):
+class TimestampFilter(Struct):
+    """Those of a stretch of time."""
+
     after_: Time | None = None
     before_: Time | None = None
 
@@ -67,10 +73,10 @@ class LogFilter(Struct):
     """Which lines."""
 
     operator: str | None = None
-    task_run_id: _AnyOf | None = None
-    flow_run_id: _AnyOf | None = None
-    level: _AtLeast | None = None
-    timestamp: _Timestamp | None = None
+    task_run_id: AnyOfIds | None = None
+    flow_run_id: AnyOfIds | None = None
+    level: LevelFilter | None = None
+    timestamp: TimestampFilter | None = None
 
 
 class LogsFilter(Paged):
@@ -120,7 +126,7 @@ class Small:
     async def logs(self, body: LogsFilter) -> list[Log]:
         """Return lines."""
         wanted = body.logs or LogFilter()
-        level, timestamp = wanted.level or _AtLeast(), wanted.timestamp or _Timestamp()
+        level, timestamp = wanted.level or LevelFilter(), wanted.timestamp or TimestampFilter()
         lines = await self._core.store.kept.log(
             body.size,
             body.offset or 0,
@@ -154,7 +160,7 @@ def _shown(line: LogLine) -> Log:
     )
 
 
-def _ids(any_of: _AnyOf | None) -> list[str] | None:
+def _ids(any_of: AnyOfIds | None) -> list[str] | None:
     return None if any_of is None or any_of.any_ is None else [one.lower() for one in any_of.any_]
 
 

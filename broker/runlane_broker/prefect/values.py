@@ -37,14 +37,16 @@ class VariableUpdate(Struct):
     tags: list[str] | UnsetType = UNSET
 
 
-class _Names(Struct):
+class AnyOfNames(Struct):
+    """Those with one of these names."""
+
     any_: list[str] | None = None
 
 
 class VariableFilter(Struct, forbid_unknown_fields=True):
     """Which variables."""
 
-    name: _Names | None = None
+    name: AnyOfNames | None = None
 
 
 class VariablesFilter(Paged):
