@@ -33,7 +33,7 @@ test: $(VENV)/.test ## run the tests
 .PHONY: test-prefect
 test-prefect: $(VENV)/.test ## have Prefect's own clients work with the broker: minutes
 	@bash .ci/install-prefect
-	PREFECT_SUITE=whole $(BIN)/python -m pytest -n 2 tests/prefect $(ARGS)
+	PREFECT_SUITE=whole $(BIN)/python -m pytest -n 2 --dist worksteal tests/prefect $(ARGS)
 
 # So that `make test` has their smoke, where they can be installed.
 .PHONY: prefect-clients

@@ -258,8 +258,8 @@ def test_a_broker_that_is_killed_between_an_event_and_its_commit(tmp_path: Path)
     async def main() -> None:
         async with town(tmp_path, "3") as here:
             await here.worker()
-            runs = await here.detached(("nap", "n", 0.1))
             here.hold.touch()
+            runs = await here.detached(("nap", "n", 3.0))
             await until(lambda: here.hold.read_text() == "held", PATIENCE)
             await here.kill_broker()
             here.hold.unlink()

@@ -1,4 +1,4 @@
-"""Notes each request and the status of its answer. Runs beside Runlane and beside a Prefect server alike."""
+"""Notes each request and the status of its answer, of Runlane and of a Prefect server: needs nothing installed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 
 class Recorder:
     """An ASGI middleware. A socket's status is 101 once it is accepted."""
 
-    def __init__(self, app: ASGIApp, record: Path) -> None:
+    def __init__(self, app: Any, record: Path) -> None:
         self._app = app
         self._file = record.open("a", buffering=1)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         method = "WS" if scope["type"] == "websocket" else scope.get("method")
 
         async def note(message: Any) -> None:
