@@ -12,7 +12,7 @@ from .operations.base import Operation
 Entry = TypeVar("Entry")
 
 #: For how long the lane rests after a step of a chore, as a multiple of what that took, while there are others.
-REST: Final = 1.5
+REST: Final = 2.0
 #: Seconds. Longer rests would not make a database faster that is slow for other reasons.
 LONGEST_REST: Final = 0.05
 #: Seconds after which it is as if those who wrote last had never been there.

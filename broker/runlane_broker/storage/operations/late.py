@@ -24,8 +24,8 @@ from ..queue_records import POLLED_RECENTLY
 from ..transaction import Row, Transaction
 from .base import Chore
 
-#: Runs that are looked at in one step. A run takes 21 to 29 µs of CPU: so who comes waits for 0.7 ms at most.
-STEP: Final = 25
+#: Runs that are looked at in one step. A run takes 21 to 29 µs of CPU: so who comes waits for 1.5 ms at most.
+STEP: Final = 50
 #: And in one transaction, while nobody comes: 8 to 12 ms.
 LONGEST: Final = 400
 
