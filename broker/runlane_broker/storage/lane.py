@@ -11,8 +11,6 @@ from .operations.base import Operation
 
 Entry = TypeVar("Entry")
 
-#: For how long the lane rests after a step of a chore, as a multiple of what that took, while there are others.
-REST: Final = 2.0
 #: Seconds. Longer rests would not make a database faster that is slow for other reasons.
 LONGEST_REST: Final = 0.05
 #: Seconds after which it is as if those who wrote last had never been there.
@@ -77,8 +75,8 @@ class Lane(Generic[Entry]):
         self._met = self._now()
 
     def rest(self, seconds: float) -> float:
-        """Return how long to rest after a step that took so many seconds; the next chore does not begin before."""
+        """Return how long to rest now: so many seconds at most, none where nobody else writes."""
         now = self._now()
-        rest = min(REST * seconds, LONGEST_REST) if now < self._met + MEMORY else 0.0
+        rest = min(seconds, LONGEST_REST) if now < self._met + MEMORY else 0.0
         self._begins = now + rest
         return rest

@@ -133,17 +133,17 @@ class Writer:
 
     def _work(self) -> None:
         while (group := self._take()) is not None:
-            if isinstance(group[0][0], Chore):
-                outcomes = self._do_chore(group)
+            if isinstance(chore := group[0][0], Chore):
+                outcomes = self._do_chore(chore, group)
             else:
                 outcomes = self._executor.execute([operation for operation, _ in group])
             self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
         self._executor.close()
 
-    def _do_chore(self, group: list[Entry]) -> list[Any]:
+    def _do_chore(self, chore: Chore[Any], group: list[Entry]) -> list[Any]:
         """Have a chore done, and what comes meanwhile, which joins the group."""
         outcomes = self._executor.execute(
-            [group[0][0]], _Line(self._queue, self._first, self._lane, self._fill, group)
+            [chore], _Line(self._queue, self._first, self._lane, self._fill, group, chore.rest)
         )
         if len(group) > 1:
             self._lane.meet()
@@ -217,17 +217,19 @@ class _Line:
         lane: Lane[Entry],
         fill: Callable[[list[Entry], Entry | None], None],
         group: list[Entry],
+        rest: float,
     ) -> None:
         self._queue = queue
         self._came = came
         self._lane = lane
         self._fill = fill
         self._group = group
+        self._rest = rest
         self._step_began = time.monotonic()
 
     def waits(self) -> bool:
         """Say whether somebody waits, or comes in the chore's rest; the transaction stays open meanwhile."""
-        rest = self._lane.rest(time.monotonic() - self._step_began)
+        rest = self._lane.rest(self._rest * (time.monotonic() - self._step_began))
         try:
             self._came.append(self._queue.get(timeout=rest))
         except Empty:

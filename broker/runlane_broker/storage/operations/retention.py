@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from ..queries import retention as q
 from ..transaction import Transaction
@@ -30,6 +30,7 @@ class Deleted:
 class _DeleteOld(Chore[Deleted]):
     """Runs that may be old enough; whether they still are is looked at again. Times in microseconds UTC."""
 
+    rest: ClassVar[float] = 4.0  # there is no hurry
     ids: tuple[str, ...]
     successes_before: int
     failures_before: int
