@@ -309,6 +309,28 @@ def test_a_run_that_its_process_retries_keeps_its_slot_until_it_ends(tmp_path: P
     run(main())
 
 
+@pytest.mark.parametrize("stops", [StateType.PAUSED, StateType.SCHEDULED])
+def test_a_run_that_its_process_has_retried_is_the_queues_again_once_that_lets_go_of_it(
+    tmp_path: Path, stops: StateType
+) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", a=1)
+            retried, other = await flow_run(b, retries=2), await flow_run(b)
+            for type_ in (StateType.PENDING, StateType.RUNNING, StateType.FAILED, StateType.RUNNING, stops):
+                assert (await set_state(b, retried, type_)).wrote
+            assert (await set_state(b, other, StateType.RUNNING)).wrote, "the slot is free"
+            if stops is StateType.PAUSED:
+                assert (await set_state(b, retried, StateType.SCHEDULED)).wrote
+            assert not (await set_state(b, retried, StateType.RUNNING)).wrote, "its slot is somebody else's now"
+            await set_state(b, other, StateType.COMPLETED)
+            worker = await b.worker("p/a")
+            await worker.wait_for("run")
+            assert worker.pushed_ids == [retried]
+
+    run(main())
+
+
 @pytest.mark.parametrize("type_", [StateType.PENDING, StateType.RUNNING])
 @pytest.mark.parametrize("limits", [{"a": 1}, {"limit": 1}])
 def test_no_way_to_start_passes_a_full_queue_or_pool_but_by_force(

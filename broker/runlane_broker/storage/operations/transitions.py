@@ -31,7 +31,7 @@ from ...orchestration.policies import choose_policy
 from ...orchestration.rules import Policy
 from ...orchestration.runs import CurrentState, Retries, Run
 from ...orchestration.runs import RunKind as Kind
-from ...orchestration.states import IN_PROCESS, has_slot
+from ...orchestration.states import IN_PROCESS, LEASABLE, has_slot
 from .. import queries as q
 from ..queries import transitions as qt
 from ..records import (
@@ -297,11 +297,15 @@ def _columns(row: RunRow, write: Write, policy: Policy) -> dict[str, object]:
 
 
 def _retry_type(row: RunRow, write: Write) -> str | None:
-    """Return who starts a flow run next. Who executed one that has ended does not: his process is through."""
+    """Return who starts a flow run next.
+
+    Who executed one that has ended, was paused or was queued again does not: his process is through.
+    """
     for effect in write.effects:
         if isinstance(effect, SetRetryType):
             return effect.retry_type
-    return None if write.state.type in FINAL else row.retry_type
+    still_waits = row.state_type == write.state.type == StateType.SCHEDULED
+    return row.retry_type if still_waits or write.state.type in LEASABLE else None
 
 
 def _flow_change(tx: Transaction, row: RunRow, write: Write) -> Change | None:
