@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import MetaData
 
-from runlane.protocol.states import StateType
+from runlane.protocol.states import FINAL, StateType
 
 metadata: Final = MetaData(
     naming_convention={
@@ -22,6 +22,7 @@ metadata: Final = MetaData(
     }
 )
 
-#: All states, and those in which a session may hold a run, as SQL lists.
+#: All states, those after which nothing follows, and those in which a session may hold a run, as SQL lists.
 STATES: Final = ", ".join(f"'{state.value}'" for state in StateType)
+ENDED: Final = ", ".join(f"'{state.value}'" for state in sorted(FINAL))
 HELD: Final = "'PENDING', 'RUNNING', 'CANCELLING'"

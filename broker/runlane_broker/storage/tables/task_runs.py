@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from .base import HELD, STATES, metadata
+from .base import ENDED, HELD, STATES, metadata
 
 #: The hot row of a run: what dispatch, leases and states need. `lane`, `priority` and `due` are the only truth
 #: about order.
@@ -135,6 +135,13 @@ Index(
     unique=True,
     sqlite_where=text("flow_run_id IS NOT NULL"),
     postgresql_where=text("flow_run_id IS NOT NULL"),
+)
+# Whether a flow run still has some is asked before it is deleted.
+Index(
+    "ix_task_run_live",
+    task_run.c.flow_run_id,
+    sqlite_where=text(f"flow_run_id IS NOT NULL AND state_type NOT IN ({ENDED})"),
+    postgresql_where=text(f"flow_run_id IS NOT NULL AND state_type NOT IN ({ENDED})"),
 )
 
 # What lists are sorted and filtered by. Each costs every run a few microseconds of the writer's time; those of

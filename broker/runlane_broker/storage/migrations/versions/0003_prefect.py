@@ -86,6 +86,15 @@ def upgrade() -> None:
         sqlite_where=sa.text("state_type = 'SCHEDULED' AND retry_type = 'in_process'"),
         postgresql_where=sa.text("state_type = 'SCHEDULED' AND retry_type = 'in_process'"),
     )
+    live = "flow_run_id IS NOT NULL AND state_type NOT IN ('CANCELLED', 'COMPLETED', 'CRASHED', 'FAILED')"
+    op.create_index(
+        "ix_task_run_live",
+        "task_run",
+        ["flow_run_id"],
+        unique=False,
+        sqlite_where=sa.text(live),
+        postgresql_where=sa.text(live),
+    )
     _let_waiting_runs_be_held()
 
 
