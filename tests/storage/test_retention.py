@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runlane.protocol.states import FINAL, StateType
-from runlane_broker.storage.operations.retention import DeleteOldFlowRuns
+from runlane_broker.storage.operations.retention import STEP, DeleteOldFlowRuns
 from runlane_broker.storage.queries import Query
 from runlane_broker.storage.queries.retention import read_children, read_live_child
 from runlane_broker.storage.sqlite import Compiler
@@ -60,3 +60,18 @@ def test_a_flow_run_stays_as_long_as_a_task_run_of_it_has_not_ended(db: Database
     db.clock.advance(10)
     deleted = db.do(DeleteOldFlowRuns((flow_run,), db.clock.now(), db.clock.now()))
     assert (deleted.flow_runs, deleted.left) == ((1, 0) if type_ in FINAL else (0, 1))
+
+
+def test_what_is_left_alone_is_looked_at_in_steps_too(db: Database) -> None:
+    busy = [db.running_flow_run() for _ in range(2 * STEP + 1)]
+    for run_id in busy:
+        task_run(db, flow_run_id=run_id)
+        db.set_state(run_id, StateType.COMPLETED, kind=FLOW_RUN, force=True)
+    db.clock.advance(10)
+    ids, looks = tuple(busy), []
+    while ids:
+        done = db.do(DeleteOldFlowRuns(ids, db.clock.now(), db.clock.now()))
+        assert done.flow_runs == 0
+        looks.append(done.left)
+        ids = ids[done.done :]
+    assert looks == [STEP, STEP, 1]

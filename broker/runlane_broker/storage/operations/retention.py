@@ -10,7 +10,8 @@ from ..queries import retention as q
 from ..transaction import Transaction
 from .base import Chore
 
-#: Runs that are deleted in one step. A run takes 25 to 45 µs of CPU: so who comes waits for 0.7 ms at most.
+#: Runs that are looked at, or deleted, in one step. One takes 25 to 45 µs of CPU: so who comes waits for 0.7 ms
+#: at most.
 STEP: Final = 15
 #: And in one transaction, while nobody comes.
 LONGEST: Final = 34 * STEP
@@ -71,6 +72,11 @@ class DeleteOldFlowRuns(_DeleteOld):
         tx.flush()
         task_runs = flow_runs = left = of_step = 0
         for done, run_id in enumerate(self.ids):
+            if of_step >= STEP:
+                of_step = 0
+                if task_runs + flow_runs >= LONGEST or tx.is_wanted():
+                    return Deleted(task_runs, flow_runs, left, done)
+            of_step += 1
             if tx.row(q.read_old_flow_run, self._times(run_id)) is None:
                 continue
             if tx.row(q.read_live_child, {"id": run_id, "limit": 1}) is not None:
@@ -89,11 +95,6 @@ class DeleteOldFlowRuns(_DeleteOld):
             tx.run(q.delete_flow_run_payload, params)
             tx.run(q.delete_flow_run, params)
             flow_runs += 1
-            of_step += 1
-            if of_step >= STEP:
-                of_step = 0
-                if task_runs + flow_runs >= LONGEST or tx.is_wanted():
-                    return Deleted(task_runs, flow_runs, left, done + 1)
         return Deleted(task_runs, flow_runs, left, len(self.ids))
 
 
