@@ -42,6 +42,7 @@ from runlane_broker.storage.operations.queues import (
 )
 from runlane_broker.storage.queries.late import overdue_flow_runs, overdue_task_runs
 from runlane_broker.storage.sqlite import Compiler
+from runlane_broker.storage.tables import FLOW_RUN
 
 from ..support import SECOND, START, make_run, new_database
 from .database import FAILED, Database
@@ -241,6 +242,31 @@ def test_a_late_flow_run_says_why(
     assert db.query("SELECT state_name, due, expected_start_time FROM flow_run WHERE state_name = 'Late'") == [
         ("Late", START, START)
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "waits_for_slot"),
+    [
+        ({"state_type": "PENDING"}, True),
+        ({"state_type": "CANCELLING"}, True),
+        ({"state_name": "AwaitingRetry", "retry_type": "in_process"}, True),
+        ({"state_name": "AwaitingRetry", "retry_type": "reschedule"}, False),
+        ({"state_type": "PAUSED"}, False),
+    ],
+)
+@pytest.mark.parametrize(("limited", "reason"), [("queue", QUEUE_FULL), ("pool", POOL_FULL)])
+def test_what_keeps_a_flow_run_from_starting_is_why_it_is_late(
+    db: Database, path: Path, state: dict[str, str], waits_for_slot: bool, limited: str, reason: str
+) -> None:
+    db.do(CreatePool("pool", concurrency_limit=1 if limited == "pool" else None))
+    queue_id = db.do(CreateQueue("pool", "q", {"concurrency_limit": 1} if limited == "queue" else {}))
+    db.do(RecordPolls((queue_id,)))
+    (run_id, _) = insert_flow_runs(path, {"work_queue_id": queue_id}, {"work_queue_id": queue_id, **state})
+    assert db.set_state(run_id, StateType.PENDING, kind=FLOW_RUN).wrote is not waits_for_slot
+    (run_id,) = insert_flow_runs(path, {"work_queue_id": queue_id})
+    db.clock.advance(20)
+    mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE))
+    assert reason in message(db, run_id), "by whoever has the slot now"
 
 
 def test_a_flow_run_without_a_queue_waits_for_nobody(db: Database, path: Path) -> None:

@@ -212,5 +212,5 @@ def _reason(tx: Transaction, queue_id: str, reasons: Mapping[str, str]) -> str:
 
 
 def _started(tx: Transaction, queue_id: str) -> int:
-    row = tx.row(queues_q.count_started, {"queue_id": queue_id, "now": tx.now})
+    row = tx.row(queues_q.count_started_or_stopping, {"queue_id": queue_id, "now": tx.now})
     return 0 if row is None else row[0]
