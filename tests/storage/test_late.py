@@ -18,6 +18,7 @@ from runlane_broker.orchestration.decisions import Accept
 from runlane_broker.orchestration.facts import Facts
 from runlane_broker.orchestration.policies import MARK_LATE
 from runlane_broker.orchestration.runs import Bookkeeping, CurrentState, Retries, Run, RunKind
+from runlane_broker.storage.operations.handing_out import Asked, HandOutOfQueue
 from runlane_broker.storage.operations.late import (
     NO_QUEUE,
     NO_WORKER,
@@ -267,6 +268,15 @@ def test_what_keeps_a_flow_run_from_starting_is_why_it_is_late(
     db.clock.advance(20)
     mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE))
     assert reason in message(db, run_id), "by whoever has the slot now"
+
+
+def test_a_claim_is_no_slot_and_no_reason(db: Database, path: Path) -> None:
+    queue_id = db.do(CreateQueue(None, "q", {"concurrency_limit": 1}))
+    (run_id,) = insert_flow_runs(path, {"work_queue_id": queue_id})
+    db.clock.advance(20)
+    assert len(db.do(HandOutOfQueue(queue_id, Asked(5, claim_seconds=60))).runs) == 1
+    assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE)) == 1
+    assert NOT_TAKEN in message(db, run_id)
 
 
 def test_a_flow_run_without_a_queue_waits_for_nobody(db: Database, path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Insert,
-    Text,
     Update,
     and_,
     func,
@@ -22,7 +21,7 @@ from sqlalchemy.sql.base import Executable
 from runlane.protocol.states import StateName, StateType
 
 from ...orchestration.common_rules import LATE
-from ..tables import FLOW_RUN, TASK_RUN, RunKind, flow_run, task_run, work_pool, work_queue
+from ..tables import FLOW_RUN, TASK_RUN, RunKind, flow_run, task_run, work_queue
 from .base import const, param
 
 
@@ -87,18 +86,9 @@ def mark_flow_run() -> Update:
     return _mark(FLOW_RUN)
 
 
-def read_queue_situation() -> Executable:
-    """Return what keeps a queue's runs from starting: pauses, limits, the last poll; pool's id, `pool/queue`."""
-    w, p = work_queue.c, work_pool.c
-    columns = (
-        w.is_paused,
-        p.is_paused.label("pool_is_paused"),
-        w.concurrency_limit,
-        p.concurrency_limit,
-        w.last_polled,
-    )
-    name = p.name + literal_column("'/'", Text) + w.name
-    return select(*columns, p.id, name).join(work_pool, p.id == w.work_pool_id).where(w.id == param("id"))
+def read_last_polled() -> Executable:
+    """Return when somebody asked for a queue's runs last."""
+    return select(work_queue.c.last_polled).where(work_queue.c.id == param("id"))
 
 
 def insert_task_run_state() -> Insert:
