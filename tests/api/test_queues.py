@@ -201,6 +201,23 @@ def test_a_queue_with_a_filter_shows_its_slots_and_takes_no_run_by_name(broker: 
         assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "work_queue_name"])
 
 
+@pytest.mark.parametrize("what", ["queue", "pool"])
+def test_a_queue_with_a_filter_gives_nothing_while_it_or_its_pool_is_paused(broker: Host, what: str) -> None:
+    tag = unique("tag")
+    found = a_queue(broker, filter={"tags": [tag]})
+    flow = post(broker, "/api/flows/", {"name": unique("flow")})
+    deployment = post(broker, "/api/deployments/", {"name": "d", "flow_id": flow["id"], "tags": [tag]})
+    made = post(broker, f"/api/deployments/{deployment['id']}/create_flow_run", {})
+    paused = {"queue": f"/api/work_queues/{found['id']}", "pool": f"/api/work_pools/{found['work_pool_name']}"}
+    polled = f"/api/work_queues/{found['id']}/get_runs"
+    assert broker.http.patch(paused[what], json={"is_paused": True}).status_code == 204
+    try:
+        assert post(broker, polled, {}) == []
+    finally:
+        assert broker.http.patch(paused[what], json={"is_paused": False}).status_code == 204
+    assert [run["id"] for run in post(broker, polled, {})] == [made["id"]]
+
+
 def test_who_has_the_slots(broker: Host) -> None:
     pool = a_pool(broker, concurrency_limit=9)
     url = f"/api/work_pools/{pool['name']}"

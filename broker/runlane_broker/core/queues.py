@@ -95,7 +95,8 @@ class Queues:
             raise Invalid("Runs that a filter finds cannot be claimed", "claim_seconds")
         if asked.is_poll:
             self.tell(await self._store.run(RecordPolls((queue.id,))))
-        if queue.is_paused:
+        pool = await self._store.queues.pool(queue.pool_name)
+        if queue.is_paused or pool is None or pool.is_paused:
             return []
         slots = queue.concurrency_limit
         return await self._store.queues.filtered(filter_, asked.limit, asked.before, slots)
