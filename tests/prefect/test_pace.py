@@ -9,14 +9,14 @@ from runlane_broker.core.pace import INTRODUCTION_SECONDS, PATIENCE_SECONDS, Pac
 
 
 def taken(pace: Pace, run_id: str, now: float) -> None:
-    pace.send(run_id)
+    pace.send(run_id, now)
     assert pace.acknowledge(now)
 
 
 def test_one_run_is_sent_at_a_time() -> None:
     pace = Pace()
     assert pace.free_at(5.0) == 5.0
-    pace.send("a")
+    pace.send("a", 5.0)
     assert pace.free_at(5.0) is None
     pace.leave("a", 6.0)
     assert pace.free_at(6.0) == 6.0
@@ -55,7 +55,7 @@ def test_a_worker_that_reports_is_given_the_next_when_it_has() -> None:
 
 def test_a_report_may_come_before_the_acknowledgement() -> None:
     pace = Pace()
-    pace.send("a")
+    pace.send("a", 5.0)
     pace.report("a")
     assert pace.acknowledge(5.0)
     assert pace.free_at(5.0) == 5.0
@@ -77,7 +77,7 @@ def test_a_worker_is_never_left_alone_for_ever(said: list[tuple[str, float]]) ->
         now += seconds
         if what == "send" and pace.free_at(now) == now:
             sent += 1
-            pace.send(str(sent))
+            pace.send(str(sent), now)
             assert pace.free_at(now) is None
         elif what == "ack":
             pace.acknowledge(now)

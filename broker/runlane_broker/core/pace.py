@@ -2,7 +2,7 @@
 
 Such a worker acknowledges a run when it receives it, which says nothing of a free slot. Where it reports states,
 the next run waits until it has said something of the last: so a full worker hoards nothing. One that never
-reports is served by its acknowledgements.
+reports is served by its acknowledgements; while these come quickly, its next runs are leased before they come.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from typing import Final
 INTRODUCTION_SECONDS: Final = 1.0
 #: How long a worker that has no other run may keep silent of one: it has dropped it, and is free for another.
 PATIENCE_SECONDS: Final = 10.0
+#: No more is leased ahead than what a worker acknowledges within this time, nor than so many runs. Seconds.
+AHEAD_SECONDS: Final = 0.02
+MAX_AHEAD: Final = 16
+#: How long a worker for which runs are leased ahead may leave one unacknowledged before others get those. Seconds.
+SLOW_SECONDS: Final = 0.1
 
 
 class Pace:
@@ -21,6 +26,9 @@ class Pace:
     def __init__(self) -> None:
         #: The run that was sent and not acknowledged.
         self.sent: str | None = None
+        self._sent_at = 0.0
+        #: How long an acknowledgement takes: a moving average. Nothing is leased ahead before one has come.
+        self._takes = AHEAD_SECONDS * 2
         self._silent: dict[str, float] = {}
         self._reported: set[str] = set()
         self._passed_over: set[str] = set()
@@ -46,9 +54,10 @@ class Pace:
         if reported:
             self._reports = True
 
-    def send(self, run_id: str) -> None:
+    def send(self, run_id: str, now: float) -> None:
         """A run was sent."""
         self.sent = run_id
+        self._sent_at = now
 
     def acknowledge(self, now: float) -> bool:
         """The worker has received what was sent; False if nothing was."""
@@ -57,6 +66,7 @@ class Pace:
         if self.sent not in self._reported:
             self._silent[self.sent] = now
         self.sent = None
+        self._takes += (now - self._sent_at - self._takes) / 2
         return True
 
     def report(self, run_id: str) -> None:
@@ -85,6 +95,17 @@ class Pace:
         if self._reports is None:
             return max(since + INTRODUCTION_SECONDS, now)
         return None if self._reported else max(since + PATIENCE_SECONDS, now)
+
+    @property
+    def slow_at(self) -> float:
+        """When the worker will have left what was sent unacknowledged for too long."""
+        return self._sent_at + SLOW_SECONDS
+
+    def ahead(self, now: float) -> int:
+        """Return how many runs may be leased to the worker beyond the one that it is being sent."""
+        if self._reports is not False or (self.sent is not None and now >= self.slow_at):
+            return 0
+        return int(min(AHEAD_SECONDS / max(self._takes, AHEAD_SECONDS / MAX_AHEAD), MAX_AHEAD))
 
     def pass_over(self, now: float) -> None:
         """The time that `free_at` has named is there: do not wait for these reports any longer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -19,10 +20,10 @@ from ..dispatch import Dispatcher
 from ..storage.operations.leasing import Release, ReleaseRuns
 from ..storage.operations.sessions import OpenSession
 from ..storage.operations.taking import AcknowledgeRun, TakeUpSession
-from ..storage.records import PREFECT, Freed, LeasedRun, Resumption
+from ..storage.records import PREFECT, LeasedRun, Resumption
 from ..storage.store import Store
 from .dispatching import Dispatching
-from .pace import Pace
+from .pace import SLOW_SECONDS, Pace
 from .ports import TakerPort
 from .registry import Held, Registry, Session
 from .sessions import Sessions
@@ -32,6 +33,8 @@ logger = logging.getLogger("runlane.sessions")
 #: Who comes with the same client id within this time of the loss of its connection, or of this broker's start, is
 #: the same process: it tries again every 0.5 s, and a fresh one takes longer to load its code. Seconds.
 SAME_PROCESS_SECONDS: Final = 1.5
+
+_NOT_SENT: Final = "The run had not been sent yet."
 
 #: Called with the session that was opened or taken up, before anything is pushed; or with None: it cannot be now.
 Opened: TypeAlias = Callable[["Session | None"], None]
@@ -47,18 +50,17 @@ class Subscription:
         self._clock = clock
         self._dispatcher = dispatcher
         self._dispatching = dispatching
+        #: What was leased and not sent yet.
+        self._ready: deque[LeasedRun] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._slow_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Subscription of {self._session!r}, {self.pace!r}>"
+        return f"<Subscription of {self._session!r}, {self.pace!r}, {len(self._ready)} ready>"
 
     def push(self, runs: Sequence[LeasedRun]) -> None:
-        """Send the run that was leased. There is one: no more than one slot is ever free."""
-        for run in runs:
-            assert run.shown is not None, "leased to who reads it as it is shown"
-            assert self.port is not None, "pushed to who is connected"
-            self.pace.send(run.id)
-            self.port.task_run(run.shown)
+        """Send the first of the runs that were leased, and the others one by one as they are acknowledged."""
+        self._ready.extend(runs)
         self.adjust()
 
     def acknowledged(self) -> str | None:
@@ -75,28 +77,97 @@ class Subscription:
 
     def left(self, run_id: str) -> None:
         """A lease is over."""
+        self._ready = deque(run for run in self._ready if run.id != run_id)
         self.pace.leave(run_id, self._clock.monotonic())
         self.adjust()
 
     def adjust(self) -> None:
-        """Let the session have one more run than it holds, or none, and look again when that changes."""
-        self.rest()
+        """Send what may be sent, say what else may be leased, and look again when that changes."""
+        self._rest()
+        if self._session.port is None:
+            return
         now = self._clock.monotonic()
+        self._send_ready(now)
+        ahead = self.pace.ahead(now)
+        if not ahead and (self.pace.may_report or self._is_wanted()):
+            self.give_back([run.id for run in self._ready], _NOT_SENT)
         free_at = self.pace.free_at(now)
         free = free_at is not None and free_at <= now
-        self._dispatcher.set_limit(self._session.id, len(self._session.held) + free)
-        self._dispatching.wake()
+        self._offer(free, ahead)
         if free_at is not None and not free:
             self._timer = asyncio.get_running_loop().call_later(free_at - now, self._pass_over)
+        if self._ready and self._slow_timer is None:
+            seconds = self.pace.slow_at - now if ahead else SLOW_SECONDS
+            self._slow_timer = asyncio.get_running_loop().call_later(seconds, self._look_again)
 
-    def rest(self) -> None:
-        """Look at nothing by itself for now."""
+    def _send_ready(self, now: float) -> None:
+        while self._ready and self._may_send(now):
+            run = self._ready.popleft()
+            assert run.shown is not None, "leased to who reads it as it is shown"
+            assert self.port is not None, "pushed to who is connected"
+            self.pace.send(run.id, now)
+            self.port.task_run(run.shown)
+
+    def _may_send(self, now: float) -> bool:
+        free_at = self.pace.free_at(now)
+        return free_at is not None and free_at <= now
+
+    def _is_wanted(self) -> bool:
+        """Say whether somebody else waits for what is ready."""
+        return any(self._dispatcher.has_free_slot(key) for key in {run.task_key for run in self._ready})
+
+    def _offer(self, free: bool, ahead: int) -> None:
+        """Let the session have one more run than it was sent, or none; and, once half are gone, some ahead."""
+        waiting = len(self._ready) + self._dispatcher.reserved(self._session.id)
+        ahead = ahead if waiting <= ahead // 2 else 0
+        sent = len(self._session.held) - len(self._ready)
+        self._dispatcher.set_limit(self._session.id, sent + free, ahead)
+        self._dispatching.wake()
+
+    def give_back(self, run_ids: Sequence[str], reason: str) -> None:
+        """Let others have runs that were sent in vain, or not at all. It counts for nothing."""
+        releases: list[Release] = []
+        for run_id in run_ids:
+            held = self._session.held.pop(run_id, None)
+            if held is not None:
+                self._dispatcher.release(self._session.id, run_id)
+                releases.append(Release(run_id, held.attempt, reason))
+        if not releases:
+            return
+        gone = frozenset(run_ids)
+        self._ready = deque(run for run in self._ready if run.id not in gone)
+        self._dispatching.persist(ReleaseRuns(self._session.id, tuple(releases)), self._dispatching.given_back)
+
+    def cancelled(self, run_id: str) -> None:
+        """A run shall stop: that is possible here as long as it was not sent."""
+        if any(run.id == run_id for run in self._ready):
+            self.give_back([run_id], _NOT_SENT)
+            self.adjust()
+
+    def disconnected(self) -> None:
+        """The connection is gone, and with it what was not acknowledged."""
+        self._rest()
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+            self._slow_timer = None
+        self.port = None
+        sent = self.pace.sent
+        if sent is not None:
+            self.pace.leave(sent, self._clock.monotonic())
+            self.give_back([sent], "The worker did not acknowledge the run.")
+        self.give_back([run.id for run in self._ready], "The connection broke before the run was sent.")
+
+    def _rest(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _pass_over(self) -> None:
         self.pace.pass_over(self._clock.monotonic())
+        self.adjust()
+
+    def _look_again(self) -> None:
+        self._slow_timer = None
         self.adjust()
 
 
@@ -213,6 +284,10 @@ class Taking:
         """A lease is over."""
         _subscription(session).left(run_id)
 
+    def cancelled(self, session: Session, run_id: str) -> None:
+        """A run shall stop."""
+        _subscription(session).cancelled(run_id)
+
     # Ending --------------------------------------------------------------------------------------------------
 
     def adopt(self, session: Session) -> None:
@@ -224,28 +299,10 @@ class Taking:
         """The connection is gone: what was not acknowledged is given back, the rest waits for the worker."""
         if self._registry.get(session.id) is not session:
             return
-        subscription = _subscription(session)
-        unacknowledged = subscription.pace.sent
         self._sessions.disconnected(session)
-        subscription.rest()
-        subscription.port = None
+        _subscription(session).disconnected()
         self._forget_old()
         self._keep_away(session)
-        if unacknowledged is not None:
-            self._give_back(session, unacknowledged)
-
-    def _give_back(self, session: Session, run_id: str) -> None:
-        _subscription(session).pace.leave(run_id, self._clock.monotonic())
-        held = session.held.pop(run_id, None)
-        if held is None:
-            return
-        self._dispatcher.release(session.id, run_id)
-        release = Release(run_id, held.attempt, "The worker did not acknowledge the run.")
-        self._dispatching.persist(ReleaseRuns(session.id, (release,)), self._given_back)
-
-    def _given_back(self, outcome: Any) -> None:
-        if isinstance(outcome, Freed):
-            self._dispatching.freed(outcome)
 
     def _keep_away(self, session: Session) -> None:
         self._away[session.client_id] = (session, self._clock.monotonic() + SAME_PROCESS_SECONDS)

@@ -114,11 +114,14 @@ class Dispatcher:
         """Let a session come back at a higher epoch: the same as `subscribe`."""
         self.subscribe(session_id, epoch, keys, limit, in_flight, pools)
 
-    def set_limit(self, session_id: str, limit: int) -> None:
-        """Change how many runs a session may hold; 0 pauses it. Nothing is taken away. Unknown: ignored."""
+    def set_limit(self, session_id: str, limit: int, ahead: int = 0) -> None:
+        """Change how many runs a session may hold; 0 pauses it. Nothing is taken away. Unknown: ignored.
+
+        It may be given `ahead` more, but only what nobody has a free slot for.
+        """
         session = self._sessions.get(session_id)
         if session is not None:
-            session.limit = limit
+            session.limit, session.ahead = limit, ahead
             self._offer(session)
 
     def pause(self, session_id: str) -> None:
@@ -376,6 +379,16 @@ class Dispatcher:
         """Return how many more runs a session may hold, connected or not. Unknown: 0."""
         session = self._sessions.get(session_id)
         return 0 if session is None else max(0, session.free)
+
+    def has_free_slot(self, key: str) -> bool:
+        """Say whether some session could be given a run of a key now, within its limit."""
+        bests = (group.best() for group in self._groups_of.get(key, ()))
+        return any(best is not None and best[3].free > 0 for best in bests)
+
+    def reserved(self, session_id: str) -> int:
+        """Return how many runs are reserved for a session. Unknown: 0."""
+        session = self._sessions.get(session_id)
+        return 0 if session is None else session.reserved
 
     def place_of(self, run_id: str) -> Place | None:
         """Return where a run is; `None`: in the database at most. Asks every window if it is not held."""

@@ -16,7 +16,7 @@ class Session:
     """One subscription of one worker at one epoch: how many runs it may hold, and which it does."""
 
     __slots__ = (
-        "connected", "entry", "epoch", "group", "id", "in_flight", "limit", "order", "paused", "reserved",
+        "ahead", "connected", "entry", "epoch", "group", "id", "in_flight", "limit", "order", "paused", "reserved",
         "served",
     )  # fmt: skip
 
@@ -25,6 +25,8 @@ class Session:
         self.epoch = epoch
         self.group = group
         self.limit = limit
+        #: How many runs beyond the limit may be given to it while nobody else is free for them.
+        self.ahead = 0
         #: Unique: the last word among equals.
         self.order = order
         self.connected = True
@@ -52,10 +54,11 @@ class Session:
     @property
     def eligible(self) -> bool:
         """Whether it may be given a run now."""
-        return self.connected and not self.paused and self.free > 0
+        return self.connected and not self.paused and self.free + self.ahead > 0
 
 
-#: Minus the free slots, when last served, order, session. The smallest goes first; `order` is unique.
+#: Minus the free slots, when last served, order, session. The smallest goes first; `order` is unique. So whoever
+#: is given runs ahead comes after all who are free, and the one that was given least of that first.
 Candidate: TypeAlias = tuple[int, int, int, Session]
 
 

@@ -119,7 +119,9 @@ class TakerConnection:
             self._core.taking.left(self._session, run_id)
 
     def cancel(self, run_id: str, attempt: int, grace_seconds: float) -> None:
-        """Nor can it be asked to stop: it learns of that when it reports, if it asks for states at all."""
+        """It cannot be asked to stop: it learns of that when it reports, if it asks for states at all."""
+        if self._session is not None:
+            self._core.taking.cancelled(self._session, run_id)
 
     def draining(self, retry_after: float) -> None:
         """It comes back by itself after the close with 1012."""
