@@ -127,6 +127,21 @@ def test_nothing_is_assigned_beyond_the_limit_or_to_limit_zero() -> None:
     assert len(dispatcher.assign()) == 1
 
 
+def test_runs_are_given_ahead_only_when_nobody_is_free_for_them() -> None:
+    dispatcher = make(("s", "a", 1), ("t", "a", 1), ("u", "ab", 0), rows=runs_in_order(*"1234567"), window_size=9)
+    dispatcher.set_limit("s", 0, ahead=2)
+    dispatcher.set_limit("u", 0, ahead=1)
+    assert dispatcher.has_free_slot("a")
+    assert pairs(dispatcher.assign()) == [("1", "t"), ("2", "s"), ("3", "u"), ("4", "s")]
+    assert (dispatcher.reserved("s"), dispatcher.free_slots("s"), dispatcher.reserved("x")) == (2, 0, 0)
+    assert not dispatcher.has_free_slot("a")
+    assert not dispatcher.has_free_slot("z")
+    dispatcher.set_limit("s", 2)
+    assert dispatcher.assign() == []
+    dispatcher.set_limit("s", 3)
+    assert pairs(dispatcher.assign()) == [("5", "s")]
+
+
 def test_lowering_a_limit_stops_pushes_until_less_is_in_flight() -> None:
     dispatcher = make(("s", "a", 2), rows=runs_in_order("1", "2", "3"))
     assert all(map(dispatcher.confirm, dispatcher.assign()))

@@ -5,12 +5,27 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runlane_broker.core.pace import INTRODUCTION_SECONDS, PATIENCE_SECONDS, Pace
+from runlane_broker.core.pace import (
+    AHEAD_SECONDS,
+    INTRODUCTION_SECONDS,
+    MAX_AHEAD,
+    PATIENCE_SECONDS,
+    SLOW_SECONDS,
+    Pace,
+)
 
 
-def taken(pace: Pace, run_id: str, now: float) -> None:
+def taken(pace: Pace, run_id: str, now: float, *, takes: float = 0.0) -> None:
     pace.send(run_id, now)
-    assert pace.acknowledge(now)
+    assert pace.acknowledge(now + takes)
+
+
+def silent() -> Pace:
+    """A worker that never reports, and has acknowledged one run; it is 6 s now."""
+    pace = Pace()
+    taken(pace, "first", 5.0)
+    pace.pass_over(5.0 + INTRODUCTION_SECONDS)
+    return pace
 
 
 def test_one_run_is_sent_at_a_time() -> None:
@@ -67,6 +82,44 @@ def test_what_was_reported_to_the_broker_before_is_known() -> None:
     taken(pace, "b", 5.0)
     assert pace.free_at(5.0) is None
     assert pace.acknowledged == {"a", "b"}
+
+
+def test_nothing_is_leased_ahead_for_one_that_may_report() -> None:
+    pace = Pace()
+    for i in range(5):
+        taken(pace, str(i), 5.0)
+        assert pace.ahead(5.0) == 0
+
+
+def test_who_acknowledges_at_once_is_leased_ahead() -> None:
+    pace = silent()
+    for i in range(10):
+        taken(pace, str(i), 6.0)
+    assert pace.ahead(6.0) == MAX_AHEAD
+    pace.report("9")
+    assert pace.ahead(6.0) == 0
+
+
+def test_no_more_is_leased_ahead_than_what_is_taken_soon() -> None:
+    pace = silent()
+    for i in range(20):
+        taken(pace, str(i), 6.0, takes=AHEAD_SECONDS / 4.5)
+    assert pace.ahead(6.0) == 4
+    for i in range(20):
+        taken(pace, str(i), 6.0, takes=AHEAD_SECONDS * 1.1)
+    assert pace.ahead(6.0) == 0
+
+
+def test_one_that_no_longer_acknowledges_is_leased_nothing_ahead() -> None:
+    pace = silent()
+    for i in range(10):
+        taken(pace, str(i), 6.0)
+    pace.send("last", 7.0)
+    assert pace.ahead(7.0) == MAX_AHEAD
+    assert pace.slow_at == 7.0 + SLOW_SECONDS
+    assert pace.ahead(7.0 + SLOW_SECONDS) == 0
+    pace.acknowledge(17.0)
+    assert pace.ahead(17.0) == 0
 
 
 @given(st.lists(st.tuples(st.sampled_from(["send", "ack", "report", "leave", "pass"]), st.floats(0, 30))))
