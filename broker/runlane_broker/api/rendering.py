@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -31,6 +32,8 @@ from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
+_DETAILS: Final = StateDetails.__struct_fields__
+_details_of = attrgetter(*_DETAILS)
 
 
 def json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -125,9 +128,11 @@ def _why(outcome: TransitionOutcome) -> AcceptDetails | RejectDetails | WaitDeta
 
 def _details(state: StateRecord, kind: RunKind) -> StateDetails:
     """Return the details, and whose state it is."""
-    shown = {name: getattr(state.details, name) for name in StateDetails.__struct_fields__}
+    shown = dict(zip(_DETAILS, _details_of(state.details), strict=True))
+    for name in TIMES:
+        shown[name] = _time(shown[name])
     shown[f"{kind.name}_id"] = state.run_id
-    return StateDetails(**{name: _time(value) if name in TIMES else value for name, value in shown.items()})
+    return StateDetails(**shown)
 
 
 def _common(run: AnyRunRecord, now: int, kind: RunKind) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
         """Lease what is still there. An expired run ends instead."""
         if not holds(tx, self.holder):
             return tuple(Refusal.SESSION_MOVED for _ in self.run_ids)
+        if self.holder.dialect is not None:
+            tx.flush()  # once for all: they are read as they are shown
         outcomes: list[LeasedRun | FinalRun | Refusal] = []
         size = 0
         for run_id in self.run_ids:
@@ -107,9 +109,14 @@ def lease_run(
     if not task:
         return read_pushed(tx, run_id, attempt)
     _, task_key, timeout, expires, headers = row
+    parameters = _parameters(tx, run_id) if shown is None else shown.parameters
+    return LeasedRun(run_id, attempt, task_key, parameters, timeout, expires, _headers(headers), shown)
+
+
+def _parameters(tx: Transaction, run_id: str) -> bytes:
     payload = tx.row(q.read_parameters, {"id": run_id})
     assert payload is not None, "a run has its payload from its insert on"
-    return LeasedRun(run_id, attempt, task_key, payload[0], timeout, expires, _headers(headers), shown)
+    return payload[0]
 
 
 def expire(tx: Transaction, run_id: str) -> FinalRun | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Final
+from collections import namedtuple
+from typing import Any, Final
 
 from ..queries.showing import read_runs
 from ..queries.taking import read_shown_run
@@ -13,11 +13,10 @@ from ..tables import TASK_RUN
 from ..transaction import Transaction
 
 # The rows of the writer have no names; those of the async engine, which records are made of elsewhere, do.
-_NAMES: Final = tuple(read_runs(TASK_RUN).selected_columns.keys())
+_named: Final[Any] = namedtuple("_Row", read_runs(TASK_RUN).selected_columns.keys())._make  # pyright: ignore[reportUntypedNamedTuple]
 
 
 def shown_run(tx: Transaction, run_id: str) -> RunRecord | None:
-    """Return a task run as it is shown."""
-    tx.flush()
+    """Return a task run as it is shown. What was put off and is about it has been flushed."""
     row = tx.row(read_shown_run, {"id": run_id})
-    return None if row is None else task_run_record(SimpleNamespace(**dict(zip(_NAMES, row, strict=True))))
+    return None if row is None else task_run_record(_named(row))
