@@ -92,11 +92,14 @@ class Submissions:
         if self._store.waiting >= MAX_WAITING or self._store.waiting_bytes >= MAX_WAITING_BYTES:
             raise Overloaded("too many writes are waiting", retry_after=0.2)
 
-    def submit(self, runs: Sequence[NewRunRecord], done: Done) -> None:
-        """Create runs; `done` gets the outcome of each, in order, after the commit, or the exception."""
+    def submit(self, runs: Sequence[NewRunRecord], done: Done, *, shows: bool = False) -> None:
+        """Create runs; `done` gets the outcome of each, in order, after the commit, or the exception.
+
+        `shows`: with each that was created, as it is shown.
+        """
         plan = self._hand_off(runs)
         records = tuple(self._with_holder(run, plan.get(i)) for i, run in enumerate(runs))
-        self._store.submit(CreateRuns(records), partial(self._created, records, plan, done))
+        self._store.submit(CreateRuns(records, shows), partial(self._created, records, plan, done))
 
     def _with_holder(self, run: NewRunRecord, reservation: Reservation | None) -> NewRunRecord:
         if reservation is None:

@@ -53,10 +53,13 @@ class Transitions:
         self._registry = registry
         self._submissions = submissions
 
-    async def create_task_runs(self, runs: Sequence[NewRunRecord]) -> tuple[Created, ...]:
-        """Create task runs in one transaction; the outcome of each, in order. Who is due is dispatched."""
+    async def create_task_runs(self, runs: Sequence[NewRunRecord], *, shows: bool = False) -> tuple[Created, ...]:
+        """Create task runs in one transaction; the outcome of each, in order. Who is due is dispatched.
+
+        `shows`: with each that was created, as it is shown.
+        """
         future: asyncio.Future[tuple[Created, ...]] = asyncio.get_running_loop().create_future()
-        self._submissions.submit(runs, lambda outcome: resolve(future, outcome))
+        self._submissions.submit(runs, lambda outcome: resolve(future, outcome), shows=shows)
         return await future
 
     async def create_flow_run(self, run: NewFlowRun) -> Created:

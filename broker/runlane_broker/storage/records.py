@@ -146,8 +146,9 @@ class Creation(Enum):
 class Created:
     """The outcome for one new run; `id` is the existing run's where there is one. `waits_for`: runs, to end first.
 
-    `shown`: one that was leased, as it was before, where its holder's worker reads that. `queued` is given with a
-    new flow run that waits in a work queue, and `missing` says of one that was refused what is not there.
+    `shown`: as it is shown, if that was asked for; one that was leased, as it was before, where its holder's
+    worker reads that. `queued` is given with a new flow run that waits in a work queue, and `missing` says of one
+    that was refused what is not there.
     """
 
     id: str

@@ -26,6 +26,7 @@ from ..records import (
     Holder,
     LeasedRun,
     NewRunRecord,
+    RunRecord,
     Surface,
 )
 from ..transaction import Transaction, add_state
@@ -33,6 +34,7 @@ from .base import Operation
 from .deciding import NO_TAGS, append_state, carry_out, read_facts, read_flow
 from .holding import holds
 from .leasing import lease_run
+from .showing import shown_run
 from .waiting import wait_for
 
 _encode = msgspec.json.Encoder().encode
@@ -41,9 +43,13 @@ _labels = msgspec.json.Decoder(dict[str, Any]).decode
 
 @dataclass(frozen=True, slots=True)
 class CreateRuns(Operation[tuple[Created, ...]]):
-    """Insert runs, each with its outcome; those with a holder are leased in the same transaction."""
+    """Insert runs, each with its outcome; those with a holder are leased in the same transaction.
+
+    `shows`: return them as they are shown, too.
+    """
 
     runs: tuple[NewRunRecord, ...]
+    shows: bool = False
 
     @property
     def weight(self) -> int:
@@ -87,7 +93,14 @@ class CreateRuns(Operation[tuple[Created, ...]]):
         if leased and holder is not None and shows:
             return _lease_as_shown(tx, run, holder)
         waits_for = wait_for(tx, run.id, run.upstream)
-        return Created(run.id, Creation.LEASED if leased else Creation.CREATED, waits_for=waits_for)
+        how = Creation.LEASED if leased else Creation.CREATED
+        return Created(run.id, how, self._shown(tx, run), waits_for=waits_for)
+
+    def _shown(self, tx: Transaction, run: NewRunRecord) -> RunRecord | None:
+        if not self.shows:
+            return None
+        tx.flush()
+        return shown_run(tx, run.id)
 
     def _has_parent(self, tx: Transaction, surface: Surface) -> bool:
         return surface.flow_run_id is None or read_flow(tx, surface.flow_run_id) is not None
@@ -135,6 +148,7 @@ class CreateRuns(Operation[tuple[Created, ...]]):
 
 def _lease_as_shown(tx: Transaction, run: NewRunRecord, holder: Holder) -> Created:
     """Lease a run that has just been inserted to somebody who wants to read it as it was inserted."""
+    tx.flush()
     lease = lease_run(tx, holder, run.id)
     if not isinstance(lease, LeasedRun):
         return Created(run.id, Creation.CREATED)
