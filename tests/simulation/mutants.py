@@ -106,10 +106,11 @@ MUTANTS: Final[Sequence[Mutant]] = (
             Edit("core/submit.py", "SCHEDULED_LANE, Creation,", "SCHEDULED_LANE, Created, Creation,"),
             Edit(
                 "core/submit.py",
-                "        self._store.submit(CreateRuns(records), partial(self._created, records, plan, done))",
+                "        self._store.submit(CreateRuns(records, shows), "
+                "partial(self._created, records, plan, done))",
                 "        done(tuple(Created(run.id, Creation.CREATED) for run in records))\n"
                 "        written = partial(self._created, records, plan, lambda _: None)\n"
-                "        self._store.submit(CreateRuns(records), written)",
+                "        self._store.submit(CreateRuns(records, shows), written)",
             ),
         ),
     ),
