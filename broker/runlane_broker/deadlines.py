@@ -6,10 +6,12 @@ And without a traceback of its.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+
+from .corking import Corked
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as HTTPProtocol
@@ -37,7 +39,8 @@ class PromptHTTP(HTTPProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """The peer owes a request."""
-        super().connection_made(transport)
+        self._uncorked = transport
+        super().connection_made(cast("asyncio.Transport", Corked(transport)))
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -53,6 +56,7 @@ class PromptHTTP(HTTPProtocol):
 
     def handle_websocket_upgrade(self, *args: Any) -> None:
         """From here on it is the WebSocket's."""
+        self.transport = self._uncorked
         super().handle_websocket_upgrade(*args)  # h11's gives it the request
         self._upgraded = True
         self._expect_nothing()
