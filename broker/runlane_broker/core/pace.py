@@ -14,7 +14,7 @@ INTRODUCTION_SECONDS: Final = 1.0
 #: How long a worker that has no other run may keep silent of one: it has dropped it, and is free for another.
 PATIENCE_SECONDS: Final = 10.0
 #: No more is leased ahead than what a worker acknowledges within this time, nor than so many runs. Seconds.
-AHEAD_SECONDS: Final = 0.02
+AHEAD_SECONDS: Final = 0.05
 MAX_AHEAD: Final = 16
 #: How long a worker for which runs are leased ahead may leave one unacknowledged before others get those. Seconds.
 SLOW_SECONDS: Final = 0.1
@@ -66,7 +66,7 @@ class Pace:
         if self.sent not in self._reported:
             self._silent[self.sent] = now
         self.sent = None
-        self._takes += (now - self._sent_at - self._takes) / 2
+        self._takes += (min(now - self._sent_at, SLOW_SECONDS) - self._takes) / 2
         return True
 
     def report(self, run_id: str) -> None:

@@ -122,7 +122,8 @@ class Subscription:
         ahead = ahead if waiting <= ahead // 2 else 0
         sent = len(self._session.held) - len(self._ready)
         self._dispatcher.set_limit(self._session.id, sent + free, ahead)
-        self._dispatching.wake()
+        if free or ahead:
+            self._dispatching.wake()
 
     def give_back(self, run_ids: Sequence[str], reason: str) -> None:
         """Let others have runs that were sent in vain, or not at all. It counts for nothing."""
@@ -268,6 +269,7 @@ class Taking:
         held = [(run_id, run.task_key) for run_id, run in session.held.items()]
         self._dispatcher.subscribe(session.id, session.epoch, keys, len(held), held)
         subscription.adjust()
+        self._dispatching.wake()  # its keys may be new, whether or not it has a free slot
         opened(session)  # may find its connection gone, and disconnect what is subscribed
 
     # Living --------------------------------------------------------------------------------------------------

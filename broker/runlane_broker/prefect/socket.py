@@ -176,17 +176,18 @@ class TakerConnection:
 
     async def _write(self) -> None:
         """The one writer: nobody else waits for the peer."""
+        now = asyncio.get_running_loop().time
         try:
-            while True:
-                await self._send(await self._outbox.get(), _WRITE_SECONDS)
+            async with asyncio.timeout(None) as deadline:
+                while True:
+                    text = await self._outbox.get()
+                    deadline.reschedule(now() + _WRITE_SECONDS)
+                    await self._socket.send({"type": "websocket.send", "text": text})
+                    deadline.reschedule(None)
         except TimeoutError:
             self.close(CloseCode.OVERLOADED, f"too slow: a message was not taken within {_WRITE_SECONDS:g} s")
         except (WebSocketDisconnect, RuntimeError, OSError):
             self.close(CloseCode.NORMAL, "")
-
-    async def _send(self, text: str, seconds: float) -> None:
-        async with asyncio.timeout(seconds):
-            await self._socket.send({"type": "websocket.send", "text": text})
 
     async def _say_goodbye(self) -> None:
         """Send the close frame, if the peer still listens. A run that was not sent is queued again already."""
