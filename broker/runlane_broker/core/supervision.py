@@ -48,7 +48,9 @@ class Supervision:
             for session in self._registry:
                 _postpone(session, gap)
             return Swept(paused=True)
-        counts = [self._look(session, now) for session in self._registry]
+        # A taker owes nothing while it is connected, and there may be many that idle.
+        owing = (session for session in self._registry if session.port is None or session.taker is None)
+        counts = [self._look(session, now) for session in owing]
         return Swept(counts.count("silent"), counts.count("deaf"), counts.count("lost"))
 
     def _look(self, session: Session, now: float) -> str | None:
@@ -56,8 +58,6 @@ class Supervision:
             if self._store.available and session.grace_until is not None and now >= session.grace_until:
                 self._sessions.lose(session)
                 return "lost"
-            return None
-        if session.taker is not None:
             return None
         silent = self._timers.silent if session.held else self._timers.idle_silent
         if now - session.quiet_since() >= silent:
