@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .queries import expiry, late
-from .tables import RunKind
+from .tables import FLOW_RUN, TASK_RUN, RunKind
 
 
 class UpkeepReader:
@@ -16,13 +16,15 @@ class UpkeepReader:
 
     def __init__(self, reading: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
         self._reading = reading
+        self._next_expiry = expiry.next_expiry()
+        self._next_due = {kind: late.first_due(kind) for kind in (TASK_RUN, FLOW_RUN)}
 
     async def next_expiry(self) -> int | None:
         """Return when the first run that waits expires; None if none does."""
         async with self._reading() as connection:
-            return (await connection.execute(expiry.next_expiry())).scalar_one()
+            return (await connection.execute(self._next_expiry)).scalar_one()
 
     async def next_due(self, kind: RunKind) -> int | None:
         """Return when the first run is due that waits and is not Late; None if none waits."""
         async with self._reading() as connection:
-            return (await connection.execute(late.first_due(kind))).scalar_one()
+            return (await connection.execute(self._next_due[kind])).scalar_one()
