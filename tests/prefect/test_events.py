@@ -154,6 +154,27 @@ def test_what_is_no_state_of_a_task_run_harms_nothing(host: Host, text: str) -> 
     assert host.log.faults() == []
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"retries": 2**64},
+        {"retries": -1},
+        {"retries": 2, "retry_delay": 1e308},
+        {"retries": 2, "retry_delay": [-1e308, 5]},
+        {"retries": 2, "retry_delay": 1, "retry_jitter_factor": 1e308},
+    ],
+)
+def test_numbers_that_nobody_can_mean_hold_nothing_up(host: Host, policy: dict[str, Any]) -> None:
+    run_id = str(uuid4())
+    odd = event(run_id, "RUNNING", at=-1)
+    odd["payload"]["task_run"]["empirical_policy"] = policy
+    report(host, odd)
+    failed = {"state": {"type": "FAILED"}}
+    assert host.http.post(f"/api/task_runs/{run_id}/set_state", json=failed).is_success
+    assert host.http.get(f"/api/task_runs/{run_id}").is_success
+    assert host.log.faults() == []
+
+
 def test_events_without_a_socket(host: Host) -> None:
     run_id = str(uuid4())
     assert host.http.post("/api/events", json=[event(run_id, "RUNNING")]).status_code == 204

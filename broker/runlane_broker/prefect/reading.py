@@ -32,6 +32,10 @@ _FLOW_RUN_PREFIX: Final = "prefect.flow-run."
 #: Characters of a state's message that are kept.
 MAX_MESSAGE: Final = 10_000
 _NAME_LENGTH: Final = 200
+#: What a run may be retried by is as over HTTP; here it is cut to that: seconds, and a factor.
+_MAX_RETRIES: Final = 1000
+_MAX_DELAY: Final = 315_360_000.0
+_MAX_JITTER: Final = 10.0
 
 _Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
@@ -126,7 +130,7 @@ def _flow_run_id(event: Event) -> str | None:
 def _run(run_id: str, run: _Run, now: int, surface: Surface) -> NewRunRecord:
     policy = run.empirical_policy
     delay = policy.retry_delay
-    delays = tuple(delay[:MAX_RETRY_DELAYS]) if isinstance(delay, list) else (delay or 0.0,)
+    given = delay[:MAX_RETRY_DELAYS] if isinstance(delay, list) else [delay or 0.0]
     task_key = _cut(run.task_key) or "unknown"
     return NewRunRecord(
         id=run_id,
@@ -138,9 +142,9 @@ def _run(run_id: str, run: _Run, now: int, surface: Surface) -> NewRunRecord:
         priority=0,
         due=now,
         expires=None,
-        retries=policy.retries or 0,
-        retry_delay=delays or (0.0,),
-        retry_jitter=policy.retry_jitter_factor or 0.0,
+        retries=int(_within(policy.retries or 0, _MAX_RETRIES)),
+        retry_delay=tuple(_within(seconds, _MAX_DELAY) for seconds in given) or (0.0,),
+        retry_jitter=_within(policy.retry_jitter_factor or 0.0, _MAX_JITTER),
         timeout=None,
         tags=tuple(tag[:_NAME_LENGTH] for tag in run.tags),
         headers={},
@@ -176,3 +180,7 @@ def _details(given: dict[str, Any]) -> StateDetails:
 
 def _cut(text: str | None) -> str | None:
     return None if text is None else text[:_NAME_LENGTH].replace("\0", "")
+
+
+def _within(number: float, most: float) -> float:
+    return min(max(number, 0), most)
