@@ -171,6 +171,22 @@ def test_what_was_not_acknowledged_goes_to_somebody_else_at_once(tmp_path: Path,
     run(main())
 
 
+def test_what_was_reported_has_arrived_though_its_acknowledgement_has_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(tmp_path / "db", resume=60) as w:
+            async with w.peer() as worker:
+                run_id = await w.create()
+                await worker.hear()
+                await w.set_state(run_id, "RUNNING")
+                worker.cut()
+            async with w.peer() as again:
+                following = await w.create()
+                assert await again.take() == following
+            assert (await w.run(run_id)).state.name == "Running"
+
+    run(main())
+
+
 def test_what_a_dead_worker_had_acknowledged_goes_to_somebody_else(tmp_path: Path) -> None:
     async def main() -> None:
         async with world(tmp_path / "db", resume=0.3) as w, w.peer() as worker:

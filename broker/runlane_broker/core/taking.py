@@ -153,7 +153,9 @@ class Subscription:
             self._slow_timer = None
         self.port = None
         sent = self.pace.sent
-        if sent is not None:
+        if sent in self.pace.acknowledged:  # it has been reported meanwhile, on the other connection
+            self.pace.acknowledge(self._clock.monotonic())
+        elif sent is not None:
             self.pace.leave(sent, self._clock.monotonic())
             self.give_back([sent], "The worker did not acknowledge the run.")
         self.give_back([run.id for run in self._ready], "The connection broke before the run was sent.")
