@@ -7,9 +7,14 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from runlane.protocol.ids import uuid7
+from runlane.protocol.messages import NewRun
+from runlane_broker.clock import to_datetime
 from runlane_broker.core import pace, taking
+from runlane_broker.core.submit import new_run
 
 from .sockets import PATIENCE, Peer, World, world
 
@@ -23,6 +28,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is slow, and who has said nothing when he has acknowledged never will."""
     monkeypatch.setattr(pace, "INTRODUCTION_SECONDS", 0.001)
     monkeypatch.setattr(pace, "AHEAD_SECONDS", 1000.0)
+    monkeypatch.setattr(pace, "STUCK_SECONDS", 1000.0)
     be_slow_after(1000.0, monkeypatch)
 
 
@@ -118,6 +124,39 @@ def test_what_it_was_not_sent_is_kept_while_nobody_is_free(
             assert [(await w.run(run_id)).state.name for run_id in ids] == ["Pending", "Pending"]
             await worker.ack()
             assert await worker.take() == ids[1]
+
+    run(main())
+
+
+def test_nobody_keeps_for_long_what_he_was_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "STUCK_SECONDS", 0.1)
+
+    async def main() -> None:
+        async with world(tmp_path / "db") as w, w.peer() as worker:
+            be_slow_after(0.02, monkeypatch)
+            ids = await sent_one(w, worker, 3)
+            await given_back(w, *ids[1:])
+            assert (await w.run(ids[0])).state.type == "PENDING"
+            await worker.ack()
+            assert [await worker.take() for _ in ids[1:]] == ids[1:]
+
+    run(main())
+
+
+def test_what_has_expired_is_not_sent(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(tmp_path / "db") as w, w.peer() as worker:
+            ids = await sent_one(w, worker, 1)
+            soon = w.core.clock.now() + 300_000
+            new = NewRun(id=uuid7(), task_key="k", parameters=msgspec.Raw(b"{}"), expires=to_datetime(soon))
+            await w.core.transitions.create_task_runs([new_run(new, w.core.clock.now())])
+            assert await w.eventually(new.id, "Pending")
+            while w.core.clock.now() <= soon:
+                await asyncio.sleep(0.05)
+            await worker.ack()
+            assert await w.eventually(new.id, "Expired")
+            assert await worker.hears_nothing()
+            assert (await w.run(ids[0])).state.name == "Pending"
 
     run(main())
 

@@ -18,6 +18,8 @@ AHEAD_SECONDS: Final = 0.05
 MAX_AHEAD: Final = 16
 #: How long a worker for which runs are leased ahead may leave one unacknowledged before others get those. Seconds.
 SLOW_SECONDS: Final = 0.1
+#: How long until it loses what nobody else asks for, too: it may expire, or something more urgent come. Seconds.
+STUCK_SECONDS: Final = 1.0
 
 
 class Pace:
@@ -100,6 +102,10 @@ class Pace:
     def slow_at(self) -> float:
         """When the worker will have left what was sent unacknowledged for too long."""
         return self._sent_at + SLOW_SECONDS
+
+    def keeps(self, now: float) -> bool:
+        """Say whether what is leased ahead may stay with the worker while nobody else asks for it."""
+        return self._reports is False and (self.sent is None or now < self._sent_at + STUCK_SECONDS)
 
     def ahead(self, now: float) -> int:
         """Return how many runs may be leased to the worker beyond the one that it is being sent."""

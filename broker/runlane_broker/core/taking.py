@@ -35,6 +35,7 @@ logger = logging.getLogger("runlane.sessions")
 SAME_PROCESS_SECONDS: Final = 1.5
 
 _NOT_SENT: Final = "The run had not been sent yet."
+_EXPIRED: Final = "The run expired before it was sent."
 
 #: Called with the session that was opened or taken up, before anything is pushed; or with None: it cannot be now.
 Opened: TypeAlias = Callable[["Session | None"], None]
@@ -89,7 +90,7 @@ class Subscription:
         now = self._clock.monotonic()
         self._send_ready(now)
         ahead = self.pace.ahead(now)
-        if not ahead and (self.pace.may_report or self._is_wanted()):
+        if not ahead and (not self.pace.keeps(now) or self._is_wanted()):
             self.give_back([run.id for run in self._ready], _NOT_SENT)
         free_at = self.pace.free_at(now)
         free = free_at is not None and free_at <= now
@@ -103,6 +104,9 @@ class Subscription:
     def _send_ready(self, now: float) -> None:
         while self._ready and self._may_send(now):
             run = self._ready.popleft()
+            if run.expires is not None and run.expires <= self._clock.now():
+                self.give_back([run.id], _EXPIRED)
+                continue
             assert run.shown is not None, "leased to who reads it as it is shown"
             assert self.port is not None, "pushed to who is connected"
             self.pace.send(run.id, now)
