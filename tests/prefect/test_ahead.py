@@ -161,6 +161,17 @@ def test_what_has_expired_is_not_sent(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_somebody_else_says_of_a_run_that_was_not_sent_tells_nothing_of_the_worker(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(tmp_path / "db") as w, w.peer() as worker:
+            ids = await sent_one(w, worker, 4)
+            await w.set_state(ids[2], "RUNNING")
+            await worker.ack()
+            assert [await worker.take() for _ in ids[1:]] == ids[1:]
+
+    run(main())
+
+
 def test_a_worker_that_reports_after_all_is_given_one_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,8 +72,9 @@ class Subscription:
         return run_id
 
     def reported(self, run_id: str) -> None:
-        """A state of a run was recorded; the lease goes on."""
-        self.pace.report(run_id)
+        """A state of a run was recorded; the lease goes on. Of one that was not sent somebody else has said it."""
+        if all(run.id != run_id for run in self._ready):
+            self.pace.report(run_id)
         self.adjust()
 
     def left(self, run_id: str) -> None:
