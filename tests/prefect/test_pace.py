@@ -78,10 +78,27 @@ def test_a_report_may_come_before_the_acknowledgement() -> None:
 
 def test_what_was_reported_to_the_broker_before_is_known() -> None:
     pace = Pace()
-    pace.adopt(frozenset({"a"}))
+    pace.adopt(frozenset({"a"}), frozenset(), 5.0)
     taken(pace, "b", 5.0)
     assert pace.free_at(5.0) is None
     assert pace.acknowledged == {"a", "b"}
+
+
+def test_what_was_only_acknowledged_to_the_broker_before_is_still_to_be_reported() -> None:
+    pace = Pace()
+    pace.adopt(frozenset({"a", "b"}), frozenset({"b"}), 5.0)
+    assert pace.acknowledged == {"a", "b"}
+    assert pace.free_at(5.0) is None
+    pace.report("b")
+    assert pace.free_at(5.0) == 5.0
+
+
+def test_who_has_only_acknowledged_to_the_broker_before_may_be_one_that_never_reports() -> None:
+    pace = Pace()
+    pace.adopt(frozenset({"a"}), frozenset({"a"}), 5.0)
+    assert pace.free_at(5.0) == 6.0
+    pace.pass_over(6.0)
+    assert not pace.may_report
 
 
 def test_nothing_is_leased_ahead_for_one_that_may_report() -> None:

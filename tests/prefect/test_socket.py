@@ -278,6 +278,23 @@ def test_what_was_only_acknowledged_is_not_sent_again_after_a_restart(tmp_path: 
     run(main())
 
 
+def test_a_full_worker_is_known_as_such_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(tmp_path / "db") as w, w.peer() as worker:
+            running, acknowledged = await w.create(), await w.create()
+            assert await worker.take() == running
+            await w.set_state(running, "RUNNING")
+            assert await worker.take() == acknowledged
+            await worker.hears_nothing()
+        async with world(tmp_path / "db", resume=60) as w, w.peer() as worker:
+            following = await w.create(dynamic_key="following")
+            assert await worker.hears_nothing(0.5)
+            await w.set_state(acknowledged, "RUNNING")
+            assert await worker.take() == following
+
+    run(main())
+
+
 def test_everything_queued_is_delivered_after_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
         async with world(tmp_path / "db") as w:

@@ -49,9 +49,11 @@ class Pace:
         """False: the worker is one that never says anything of its runs."""
         return self._reports is not False
 
-    def adopt(self, run_ids: frozenset[str]) -> None:
-        """The worker has these runs, and has reported those that are new to us: to the broker before this one."""
-        reported = run_ids - self.acknowledged
+    def adopt(self, run_ids: frozenset[str], silent: frozenset[str], now: float) -> None:
+        """The worker has these runs. Those new to us it has told to an earlier broker, but for the `silent`."""
+        new = run_ids - self.acknowledged
+        self._silent.update(dict.fromkeys(new & silent, now))
+        reported = new - silent
         self._reported |= reported
         if reported:
             self._reports = True

@@ -261,7 +261,7 @@ class Taking:
             queued,
         )
         pace = _subscription(earlier).pace
-        pace.adopt(frozenset(session.held))
+        pace.adopt(frozenset(session.held), resumption.silent, now)
         self._connect(port, session, pace, keys, opened)
         self._dispatching.freed(resumption.freed)
 

@@ -318,7 +318,10 @@ class HeldRecord:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A session taken up again: its new epoch and what became of each run, on either side."""
+    """A session taken up again: its new epoch and what became of each run, on either side.
+
+    `silent`: of those held, the ones that a Prefect worker has acknowledged and said nothing of since.
+    """
 
     epoch: int
     client_id: str
@@ -327,6 +330,7 @@ class Resumption:
     lost: tuple[tuple[str, int], ...]
     freed: Freed
     served: Served = field(default_factory=Served)
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

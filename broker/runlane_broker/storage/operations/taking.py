@@ -37,15 +37,17 @@ class TakeUpSession(Operation["Resumption | None"]):
         if tx.run(q.resume_session, {**params, "timestamp": tx.now}) == 0:
             return None
         tx.flush()
-        silent = {run_id for (run_id,) in tx.rows(qk.read_unreported, {"session_id": self.session_id})}
-        silent -= self.acknowledged
+        unreported = dict(tx.rows(qk.read_unreported, {"session_id": self.session_id}))
+        silent = {run_id for run_id, acknowledged in unreported.items() if not acknowledged} - self.acknowledged
         freeing = Freeing(lost=False, max_losses=0)
         leases = session_leases(tx, self.session_id)
         for lease in leases:
             if lease.id in silent:
                 freeing.free(tx, lease, "The run had not been acknowledged when the connection broke.")
         held = tuple(held_record(lease) for lease in leases if lease.id not in silent)
-        return Resumption(self.epoch + 1, "", held, (), (), freeing.freed())
+        return Resumption(
+            self.epoch + 1, "", held, (), (), freeing.freed(), silent=frozenset(unreported.keys() - silent)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,12 @@ def read_scheduled_details() -> Executable:
 
 
 def read_unreported() -> Executable:
-    """Return the runs of a session of which nothing has been said since they were leased."""
+    """Return the runs of a session of which nothing has been said since they were leased; whether they arrived."""
     t, s = task_run.c, task_run_state.c
     return (
-        select(t.id)
+        select(t.id, t.acknowledged.is_not(None) & (t.acknowledged >= t.attempt))
         .join_from(task_run, task_run_state, s.id == t.state_id)
         .where(t.session_id == param("session_id"), t.state_type == const(StateType.PENDING), s.details.is_(None))
-        .where(t.acknowledged.is_(None) | (t.acknowledged < t.attempt))
     )
 
 
