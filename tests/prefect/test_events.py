@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from runlane_broker.storage.operations.reporting import RecordReports
+from runlane_broker.storage.queue_records import queue_key
 from tests.edges.harness import PATIENCE, TOKEN, Host
 from tests.support import Gate
 
@@ -173,6 +174,14 @@ def test_numbers_that_nobody_can_mean_hold_nothing_up(host: Host, policy: dict[s
     assert host.http.post(f"/api/task_runs/{run_id}/set_state", json=failed).is_success
     assert host.http.get(f"/api/task_runs/{run_id}").is_success
     assert host.log.faults() == []
+
+
+def test_a_task_run_is_in_no_work_queue(host: Host) -> None:
+    run_id = str(uuid4())
+    odd = event(run_id, "RUNNING")
+    odd["payload"]["task_run"]["task_key"] = queue_key(str(uuid4()), str(uuid4()))
+    report(host, odd)
+    assert host.http.get(f"/api/task_runs/{run_id}").json()["task_key"] == "unknown"
 
 
 def test_events_without_a_socket(host: Host) -> None:

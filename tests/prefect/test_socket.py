@@ -90,6 +90,7 @@ def test_what_waits_for_runs_is_found_again_after_a_restart(tmp_path: Path) -> N
         ([{"type": "auth"}, {"type": "subscribe", "keys": [], "client_id": "c"}], 4001, "'keys'"),
         ([{"type": "auth"}, {"type": "subscribe", "keys": [[]], "client_id": "c"}], 4001, "'keys'"),
         ([{"type": "auth"}, {"type": "subscribe", "keys": ["k"] * 257, "client_id": "c"}], 4001, "at most 256"),
+        ([{"type": "auth"}, {"type": "subscribe", "keys": ["queue p q"], "client_id": "c"}], 4001, "work queues"),
         ([{"type": "auth"}, {"type": "subscribe", "keys": ["k"]}], 4001, "'client_id'"),
         ([{"type": "auth"}, '{"type": "subscribe", "keys": ["k"], "client_id": "\\ud800"}'], 4001, "JSON"),
         ([{"type": "auth"}, {"type": "subscribe", "keys": ["k"], "client_id": "c"}, {"type": "x"}], 4001, "'ack'"),

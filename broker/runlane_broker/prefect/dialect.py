@@ -20,6 +20,8 @@ from runlane.protocol.closing import CloseCode
 from runlane.protocol.errors import ProtocolViolation
 from runlane.protocol.limits import MAX_KEYS
 
+from ..storage.queue_records import is_queue_key
+
 SUBPROTOCOL: Final = "prefect"
 AUTH_SUCCESS: Final = '{"type":"auth_success"}'
 #: Characters of a client id, and of a task key.
@@ -113,6 +115,8 @@ def _subscribe(kind: object, message: dict[str, Any]) -> Subscribe:
     names = cast("list[object]", keys)
     if len(names) > MAX_KEYS or not all(map(_is_name, names)):
         raise ProtocolViolation(f"expected 'keys' to be at most {MAX_KEYS} strings of 1 to {MAX_NAME} characters")
+    if any(is_queue_key(cast("str", name)) for name in names):
+        raise ProtocolViolation("expected 'keys' to be those of tasks, not of work queues")
     client_id = message.get("client_id")
     if not _is_name(client_id):
         raise ProtocolViolation(f"expected 'client_id' in the message 'subscribe': 1 to {MAX_NAME} characters")

@@ -24,6 +24,7 @@ from ..schemas.ids import ID_PATTERN
 from ..schemas.runs import MAX_RETRY_DELAYS
 from ..schemas.states import StateDetailsCreate, StateTypeName
 from ..storage.operations.reporting import ReportedState
+from ..storage.queue_records import is_queue_key
 from ..storage.records import NewRunRecord, Surface
 
 #: What the resource of a task run is called before its id.
@@ -131,7 +132,9 @@ def _run(run_id: str, run: _Run, now: int, surface: Surface) -> NewRunRecord:
     policy = run.empirical_policy
     delay = policy.retry_delay
     given = delay[:MAX_RETRY_DELAYS] if isinstance(delay, list) else [delay or 0.0]
-    task_key = _cut(run.task_key) or "unknown"
+    task_key = _cut(run.task_key)
+    if not task_key or is_queue_key(task_key):
+        task_key = "unknown"
     return NewRunRecord(
         id=run_id,
         task_key=task_key,
