@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from runlane_broker.core import pace, taking
+from runlane_broker.prefect.reading import read_event
 
 from .sockets import Peer, world
+from .test_events import event
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -200,6 +203,36 @@ def test_what_a_dead_worker_had_acknowledged_goes_to_somebody_else(tmp_path: Pat
             async with w.peer(client_id="host-2") as other:
                 assert {await other.take(), await other.take()} == set(ids)
             assert (await w.states(ids[0]))[-2:] == ["Requeued", "Pending"]
+
+    run(main())
+
+
+def test_who_has_lost_his_runs_reports_for_nobody_else(tmp_path: Path) -> None:
+    """His connection for events is another one, and goes on."""
+
+    async def main() -> None:
+        async with world(tmp_path / "db", resume=0.2) as w:
+            reporter = w.core.events.reporter()
+
+            async def says(run_id: str, type_: str, name: str | None = None) -> None:
+                said = read_event(json.dumps(event(run_id, type_, name)).encode())
+                assert said is not None
+                await reporter.record([said])
+
+            async with w.peer(client_id="1") as worker:
+                lost = await w.create()
+                assert await worker.take() == lost
+                await says(lost, "RUNNING")
+                worker.cut()
+            async with w.peer(client_id="2") as other:
+                assert await other.take() == lost
+                await says(lost, "RUNNING", "Retrying")
+                assert (await w.run(lost)).state.name == "Pending"
+                async with w.peer(client_id="1") as worker:
+                    own = await w.create()
+                    assert await worker.take() == own
+                    await says(own, "RUNNING")
+                    assert (await w.run(own)).state.name == "Running"
 
     run(main())
 

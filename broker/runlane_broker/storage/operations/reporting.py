@@ -57,11 +57,13 @@ class Recorded(NamedTuple):
 class RecordReports(Operation[Recorded]):
     """Record reports of one connection, in order. A report that is there already changes nothing.
 
-    `session_id`: the session whose runs the connection reports, if that is known.
+    `session_id`: the session whose runs the connection reports, if that is known. If not, it may turn out to be
+    one of the `candidates`, or any where these are None.
     """
 
     reports: tuple[ReportedState, ...]
     session_id: str | None = None
+    candidates: frozenset[str] | None = None
 
     @property
     def weight(self) -> int:
@@ -75,7 +77,7 @@ class RecordReports(Operation[Recorded]):
 
     def execute(self, tx: Transaction) -> Recorded:
         """Record each."""
-        recorder = _Recorder(tx, self.session_id)
+        recorder = _Recorder(tx, self.session_id, self.candidates)
         for report in self.reports:
             recorder.record(report)
         return Recorded(tuple(recorder.changes), recorder.session_id)
@@ -84,8 +86,9 @@ class RecordReports(Operation[Recorded]):
 class _Recorder:
     """Records reports, and learns meanwhile from whom they are."""
 
-    def __init__(self, tx: Transaction, session_id: str | None) -> None:
+    def __init__(self, tx: Transaction, session_id: str | None, candidates: frozenset[str] | None) -> None:
         self._tx = tx
+        self._candidates = candidates
         self.session_id = session_id
         self.changes: list[Change] = []
 
@@ -115,8 +118,10 @@ class _Recorder:
 
     def _learn(self, row: RunRow, proposed: Proposed) -> None:
         """Whoever first says that a leased run has begun, or has ended, is its holder's process."""
-        begins = proposed.type in _OF_HOLDERS
-        if self.session_id is None and begins and row.session_id is not None and row.dialect == PREFECT:
+        if self.session_id is not None or row.session_id is None or row.dialect != PREFECT:
+            return
+        may_be = self._candidates is None or row.session_id in self._candidates
+        if may_be and proposed.type in _OF_HOLDERS:
             self.session_id = row.session_id
 
     def _decide(self, row: RunRow, proposed: Proposed, at: int) -> Decision:
