@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,20 @@ def test_events_without_a_socket(host: Host) -> None:
     assert state(host, run_id) == "Running"
 
 
-def test_a_ping_is_answered_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def opened_otherwise(host: Host) -> Iterator[ClientConnection]:
+    """A socket that offers another subprotocol: nobody asks who it is."""
+    url = f"{host.url.replace('http', 'ws')}/api/events/in"
+    with connect(url, subprotocols=[Subprotocol("other")], proxy=None, open_timeout=PATIENCE) as socket:
+        yield socket
+
+
+@pytest.mark.parametrize("opens", [lambda host: opened(host, "in"), opened_otherwise])
+def test_a_ping_is_answered_after_the_commit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    opens: Callable[[Host], AbstractContextManager[ClientConnection]],
+) -> None:
     gate = Gate()
     execute = RecordReports.execute
 
@@ -202,7 +215,7 @@ def test_a_ping_is_answered_after_the_commit(tmp_path: Path, monkeypatch: pytest
     host = Host(tmp_path)
     host.start()
     try:
-        with opened(host, "in") as socket:
+        with opens(host) as socket:
             assert socket.ping().wait(PATIENCE), "nothing waits yet"
             socket.send(json.dumps(event(str(uuid4()), "RUNNING")))
             assert gate._reached.wait(PATIENCE)

@@ -13,7 +13,7 @@ from ..core.core import Core
 from ..errors import Invalid
 from ..receipts import EXTENSION, Receipts
 from ..storage.operations.reporting import ReportedState
-from .handshake import open_socket, receive_text
+from .handshake import SUBPROTOCOL, open_socket, receive_text
 from .reading import read_event
 
 logger = logging.getLogger("runlane.prefect")
@@ -43,7 +43,7 @@ class EventsIn:
                 return
         except WebSocketDisconnect:
             return
-        if self._socket.scope["subprotocols"]:
+        if SUBPROTOCOL in self._socket.scope["subprotocols"]:
             self._receipts.settle()  # the auth message
         recording = asyncio.create_task(self._record())
         reading = asyncio.create_task(self._read())
