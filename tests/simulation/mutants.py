@@ -74,7 +74,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "storage/operations/leasing.py",
         "row, _ = find_lease(tx, release.run_id, release.attempt, self.session_id)",
         "found = tx.row(q.TASK_LEASES.read, {'id': release.run_id})\n"
-        "            row = LeaseRow._make((*found, q.TASK_LEASES)) if found and found[6] else None",
+        "            row = LeaseRow._make((*found, q.TASK_LEASES)) if found and found[7] else None",
     ),
     _one(
         "attempt-reused",

@@ -24,6 +24,7 @@ from runlane_broker.storage.operations.leasing import (
     ReleaseRuns,
     StartRun,
 )
+from runlane_broker.storage.operations.reporting import RecordReports, ReportedState
 from runlane_broker.storage.operations.sessions import (
     BeatBroker,
     EndSession,
@@ -48,6 +49,7 @@ from runlane_broker.storage.records import (
     Reported,
     Resumption,
     SessionRecord,
+    Surface,
     Verdict,
 )
 
@@ -625,6 +627,20 @@ class StoreConformance:
         assert db.wait(db.store.outcomes([run_id])) == {run_id: final}
         assert (db.run(run_id).losses, db.run(run_id).attempt) == (3, 3)
         assert db.refilled() == []
+
+    def test_a_run_that_was_reported_as_not_ready_has_not_cost_its_worker(self, db: Database) -> None:
+        run_id = db.queued()
+        holder, next_one = db.session(), db.session()
+        db.lease(holder, run_id)
+        surface = Surface(Proposed(S.PENDING, "NotReady"))
+        report = ReportedState(new_id(), START, make_run(id=run_id), surface)
+        db.do(RecordReports((report,), holder.session_id))
+        assert db.run(run_id).state.name == "NotReady"
+        freed = db.do(EndSession(holder.session_id, 1, "lost", lost=True, max_losses=1))
+        assert ([run.id for run in freed.queued], db.run(run_id).losses) == ([run_id], 0)
+        db.lease(next_one, run_id)
+        freed = db.do(EndSession(next_one.session_id, 1, "lost", lost=True, max_losses=1))
+        assert [(run.id, run.name) for run in freed.final] == [(run_id, StateName.PARKED)]
 
     def test_a_session_that_quits_frees_its_runs_and_nothing_counts(self, db: Database) -> None:
         holder = db.session()

@@ -28,6 +28,7 @@ class LeaseRow(NamedTuple):
     priority: int
     due: int
     state_type: str
+    state_name: str
     state_timestamp: int
     session_id: str | None
     attempt: int

@@ -11,6 +11,7 @@ from runlane.protocol.states import FINAL, StateName, StateType
 
 from ...orchestration.decisions import Proposed
 from ...orchestration.leases import decide_end_of_lease, decide_report
+from ...orchestration.task_rules import NOT_READY
 from .. import queries as q
 from ..queries import taking as qk
 from ..records import (
@@ -289,10 +290,12 @@ class Freeing:
 
     def free(self, tx: Transaction, row: LeaseRow, reason: str, delay: float | None = None) -> None:
         """Queue the run again, at the head of its priority; or park or cancel it, as the rules say."""
-        state = decide_end_of_lease(row.view(), reason, lost=self._lost, max_losses=self._max_losses)
+        # Its worker was done with such a run, and well, before the session ended.
+        lost = self._lost and row.state_name != NOT_READY
+        state = decide_end_of_lease(row.view(), reason, lost=lost, max_losses=self._max_losses)
         due = row.due if delay is None else tx.now + round(delay * 1_000_000)
         queued = state.type is StateType.SCHEDULED
-        if not end_lease(tx, row, state, tx.tick(), due=due if queued else None, lost=self._lost):
+        if not end_lease(tx, row, state, tx.tick(), due=due if queued else None, lost=lost):
             return
         if queued:
             self._queued.append(QueuedRecord(row.id, row.task_key, row.priority, row.retry_lane, due))

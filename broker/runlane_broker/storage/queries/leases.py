@@ -141,6 +141,7 @@ def _decided(kind: RunKind) -> Any:
         t.priority if task else zero,
         t.due,
         t.state_type,
+        t.state_name,
         t.state_timestamp,
         t.session_id,
         t.attempt,
