@@ -89,7 +89,7 @@ chaos: $(VENV)/.test ## kill, stop and cut off real processes, and judge what th
 
 .PHONY: chaos-smoke
 chaos-smoke: $(VENV)/.test ## 30 cycles of it with timers of a tenth
-	$(BIN)/python -m tests.chaos --cycles 30 --timers 0.1
+	$(BIN)/python -m tests.chaos --cycles 30 --timers 0.1 --end 600
 
 FRAMES ?= 200000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import shutil
 import signal
 import sys
@@ -66,7 +67,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the schedule (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=["random"], help="default: random")
     parser.add_argument("--folder", type=Path, help="for what the scenarios leave; removed unless one fails")
+    parser.add_argument("--end", type=float, help="seconds after which it ends with its stacks, whatever holds it")
     options = parser.parse_args()
+    if options.end is not None:
+        faulthandler.dump_traceback_later(options.end, exit=True)
     failed = [name for name in options.only if not _run(name, options)]
     return 1 if failed else 0
 
