@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -154,6 +156,57 @@ def test_watching_what_there_is_not(broker: Host) -> None:
             await peer.say({"type": "watch", "ids": [UNKNOWN, other]})
             answers = await peer.answers(2)
             assert_like(answers, [error("not_found", frame="watch", ref=i) for i in (UNKNOWN, other)])
+
+    run(main())
+
+
+class _SlowLook:
+    """Keeps back what the first look for a run has found."""
+
+    def __init__(self, run_id: str) -> None:
+        self.found = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        self._run_id = run_id
+        self._read = Store.outcomes
+
+    def __get__(self, store: Store, _: type[Store]) -> Callable[[Sequence[str]], Awaitable[Any]]:
+        return partial(self._look, store)
+
+    async def _look(self, store: Store, ids: Sequence[str]) -> Any:
+        outcomes = await self._read(store, ids)
+        if self._run_id in ids and not self.found.is_set():
+            self.found.set()
+            await self.goes_on.wait()
+        return outcomes
+
+
+@pytest.mark.parametrize(
+    "meanwhile", ["submit", "submit watch", "watch submit", "submit unwatch watch", "unwatch watch submit"]
+)
+def test_a_run_that_was_submitted_is_not_said_to_be_missing(
+    broker: Host, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """It was looked for when it was not there yet, and the answer comes when it is."""
+    item = new_run(new_key())
+    look = _SlowLook(item["id"])
+    monkeypatch.setattr(Store, "outcomes", look)
+
+    async def main() -> None:
+        async with producer(broker) as peer, worker(broker, item["task_key"]) as holder:
+            await peer.say({"type": "watch", "ids": [item["id"]]})
+            await asyncio.to_thread(broker.wait, look.found.wait())
+            for step in meanwhile.split():
+                if step == "submit":
+                    await peer.submit(item)
+                else:
+                    await peer.say({"type": step, "ids": [item["id"]]})
+            assert await peer.answers() == []
+            broker.call(look.goes_on.set)
+            assert await peer.answers() == []
+            (held,) = await holder.pushed()
+            await holder.finish(held)
+            await peer.expect("finished", id=item["id"])
+            assert await peer.answers() == []
 
     run(main())
 

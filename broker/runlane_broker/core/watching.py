@@ -21,7 +21,10 @@ class Watching:
         self._hub.watch(watcher, ids)
 
     async def look_up(self, watcher: Watcher, ids: Sequence[str]) -> list[str]:
-        """Tell of those that have ended before; returns the ids that are unknown. Raises `StoreUnavailable`."""
+        """Tell of those that have ended before; returns the ids of which there was no run when it looked.
+
+        They go on being watched: one may have come since, and `watcher` may know of it. Raises `StoreUnavailable`.
+        """
         outcomes = await self._store.outcomes(ids)
         unknown: list[str] = []
         for run_id in ids:
@@ -32,7 +35,6 @@ class Watching:
             elif (final := outcomes[run_id]) is not None:
                 self._hub.unwatch(watcher, [run_id])
                 watcher.run_finished(final)
-        self._hub.unwatch(watcher, unknown)
         return unknown
 
     def unwatch(self, watcher: Watcher, ids: Sequence[str]) -> None:

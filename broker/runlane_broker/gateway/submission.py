@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.websockets import WebSocket
@@ -36,7 +36,6 @@ _REFUSED = {
 #: several frames ask for is looked for together: few at first, more while what is found does not pile up.
 _IDS_PER_LOOK = 50
 _FEW = 4
-_Sought: TypeAlias = tuple[Sequence[str], asyncio.Future[None] | None, Callable[[], None] | None]
 
 #: What an item costs of a `submit` that creates nothing, and all of them together at most.
 _VAIN_ITEM = 2.5
@@ -49,16 +48,31 @@ _TOLD = 1000
 _MAX_ITEM_TEXT = 120
 
 
+class _Sought(NamedTuple):
+    """Runs that are to be looked for."""
+
+    ids: Sequence[str]
+    #: Which of the connection's questions it is, or a part of.
+    question: int
+    #: What was submitted before.
+    before: asyncio.Future[None] | None
+    #: Called when the question is answered: by its last part.
+    release: Callable[[], None] | None
+
+
 class SubmissionConnection(Connection):
     """A producer's connection; to the core it is a `Watcher`."""
 
     def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
         super().__init__(socket, core, access, submission_conversation(), codec.SUBMISSION_UP)
-        self._watched: set[str] = set()
+        #: What is watched, and the question of which each run expects its answer: the last that named it.
+        self._watched: dict[str, int] = {}
+        self._questions = 0
         #: Some of those whose end was told here.
         self._told: set[str] = set()
-        #: Runs that are to be looked for; what was submitted before them; what is called when all are found.
         self._sought: deque[_Sought] = deque()
+        #: Those that are being looked for at this moment.
+        self._sought_now: frozenset[str] = frozenset()
         self._looking: asyncio.Task[None] | None = None
         self._together = _FEW
         self._clear = asyncio.Event()
@@ -120,18 +134,27 @@ class SubmissionConnection(Connection):
         results = iter(outcomes)
         answers = (item if isinstance(item, m.SubmittedRun) else _answer(item, next(results)) for item in items)
         self.send(m.Submitted(ref=ref, runs=tuple(answers)))
+        # What was looked for a moment ago, and perhaps not found: nobody shall hear of that after this.
+        again = [run.id for run in outcomes if run.id in self._sought_now and run.id in self._watched]
+        if again:
+            self._seek(again)
 
     # Watching ----------------------------------------------------------------------------------------------
 
     def _on_watch(self, frame: m.Watch, size: int) -> None:
         again = sum(run_id in self._watched or run_id in self._told for run_id in frame.ids)
         self.in_vain(again * _VAIN_WATCH)
-        self._watched.update(frame.ids)
         self._core.watching.watch(self, frame.ids)
-        chunks = [frame.ids[at : at + _IDS_PER_LOOK] for at in range(0, len(frame.ids), _IDS_PER_LOOK)] or [()]
-        release = self.hold(size)
+        self._seek(frame.ids, self.hold(size))
+
+    def _seek(self, ids: Sequence[str], release: Callable[[], None] | None = None) -> None:
+        """Look for these, after what was submitted before. Earlier questions for them need no answer any more."""
+        self._questions = question = self._questions + 1
+        self._watched.update(dict.fromkeys(ids, question))
+        chunks = [ids[at : at + _IDS_PER_LOOK] for at in range(0, len(ids), _IDS_PER_LOOK)] or [()]
         for chunk in chunks:
-            self._sought.append((chunk, self._last_submit, release if chunk is chunks[-1] else None))
+            last = release if chunk is chunks[-1] else None
+            self._sought.append(_Sought(chunk, question, self._last_submit, last))
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_up())
 
@@ -144,14 +167,18 @@ class SubmissionConnection(Connection):
             while self._sought:
                 await self._clear.wait()
                 batch = self._next_look()
-                for before in {before for _, before, _ in batch if before is not None}:
+                for before in {sought.before for sought in batch if sought.before is not None}:
                     await asyncio.shield(before)
-                unknown = await self._core.watching.look_up(self, [id_ for ids, _, _ in batch for id_ in ids])
+                ids = [run_id for sought in batch for run_id in sought.ids]
+                self._sought_now = frozenset(ids)
+                unknown = await self._core.watching.look_up(self, ids)
+                self._sought_now = frozenset()
                 self._together = _FEW if self._outbox.congested else min(2 * self._together, _IDS_PER_LOOK)
-                for _, _, release in batch:
-                    if release is not None:
-                        release()
-                self._not_found(unknown)
+                for sought in batch:
+                    if sought.release is not None:
+                        sought.release()
+                # What was asked for again meanwhile has its answer coming: there may be such a run by now.
+                self._not_found([run_id for run_id in unknown if self._watched[run_id] <= batch[-1].question])
         except StoreUnavailable:
             self.close(CloseCode.OVERLOADED, "the database cannot be read now")
         finally:
@@ -159,25 +186,29 @@ class SubmissionConnection(Connection):
 
     def _next_look(self) -> list[_Sought]:
         batch = [self._sought.popleft()]
-        room = self._together - len(batch[0][0])
-        while self._sought and len(self._sought[0][0]) <= room:
+        room = self._together - len(batch[0].ids)
+        while self._sought and len(self._sought[0].ids) <= room:
             batch.append(self._sought.popleft())
-            room -= len(batch[-1][0])
+            room -= len(batch[-1].ids)
         return batch
 
     def _not_found(self, unknown: Sequence[str]) -> None:
         self.in_vain(len(unknown) * _VAIN_WATCH)
+        self._forget(unknown)
         for run_id in unknown:
-            self._watched.discard(run_id)
             self.send(m.Error(code=ErrorCode.NOT_FOUND, message="there is no such run", frame="watch", ref=run_id))
 
     def _on_unwatch(self, frame: m.Unwatch, _size: int) -> None:
-        self._watched.difference_update(frame.ids)
-        self._core.watching.unwatch(self, frame.ids)
+        self._forget(frame.ids)
+
+    def _forget(self, ids: Sequence[str]) -> None:
+        for run_id in ids:
+            self._watched.pop(run_id, None)
+        self._core.watching.unwatch(self, ids)
 
     def run_finished(self, run: FinalRun) -> None:
         """Push the end of a run."""
-        self._watched.discard(run.id)
+        self._watched.pop(run.id, None)
         if len(self._told) >= _TOLD:
             self._told.clear()
         self._told.add(run.id)
