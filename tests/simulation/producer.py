@@ -161,6 +161,8 @@ class Producer:
                 if frame.code != "not_found":
                     raise AssertionError(f"{self.name} was refused: {frame}")
                 for wish in self.wishes:  # it was watched before it could be submitted
+                    if frame.ref == wish.known_as:
+                        raise AssertionError(f"{self.name} was told that there is no run which it has submitted")
                     if wish.run.id == frame.ref:
                         wish.watching = False
                 self.note(j.Unwatched(at=self.now, producer=self.name, run=str(frame.ref)))
