@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,9 +21,12 @@ from .verdict import Verdict, judge
 
 #: Runs a second beside those that are in flight: what shows that runs are dispatched.
 TRICKLE = 50
-#: Seconds that a slot is taken by a run of those that wait, and how many wait for each.
+#: Seconds that a slot is taken, at most, by a run of those that wait. They are of all lengths: with only one, all
+#: slots would become free at once, and the gap would be that length, whatever the broker does.
 SLOT_SECONDS = 4.0
-QUEUED = 15
+#: Restarts of each kind, and seconds that one takes at most, on a machine that has much else to do.
+ROUNDS = 5
+ROUND_SECONDS = 12.0
 #: Workers that are started at the same time: more would only wait for each other.
 AT_ONCE = 10
 #: Seconds after a restart until the next runs are started, at most.
@@ -41,36 +47,20 @@ async def broker_stop(folder: Path, *, seconds: float, runs: int, scale: float, 
 
 
 async def broker_restart(folder: Path, *, workers: int, runs: int, scale: float, figures: Figures) -> None:
-    """Stop the broker with SIGTERM and kill -9, twice each, with so many workers and runs in flight."""
+    """Stop the broker with SIGTERM and kill -9, several times each, with so many workers and runs in flight."""
     async with fleet(folder, scale) as crowd:
-        producer = await _in_flight(crowd, workers=workers, runs=runs, seconds=60.0)
-        # What waits for the slots that are left: it shows when runs are dispatched, whoever else is back by then.
-        for _ in range(runs // 4 * QUEUED):
-            await producer.submit(new_run("work", seconds=[SLOT_SECONDS]))
-        starts = Starts(folder / "executions")
-        away: list[float] = []
-        after: list[float] = []
-        gaps: dict[str, list[float]] = {"SIGTERM": [], "kill -9": []}
-        for how in (*gaps, *gaps):
-            await asyncio.sleep(SLOT_SECONDS / 2)
-            starts.look()
-            assert crowd.broker is not None
-            if how == "SIGTERM":
-                crowd.broker.terminate()
-                figures.demand(await crowd.broker.wait(END_SECONDS) == 0, "the broker's exit code is not 0")
-            else:
-                await crowd.broker.kill()
-            since = time.monotonic()
-            await crowd.start_broker()
-            ready = time.monotonic()
-            away.append(ready - since)
-            gaps[how].append(await starts.gap_after(ready))
-            after.append(starts.first_after(ready) - ready)
+        producer = await _in_flight(crowd, workers=workers, runs=runs, seconds=2 * ROUNDS * ROUND_SECONDS)
+        begun = time.monotonic()
+        async with _fed(producer):
+            starts = Starts(folder / "executions")
+            restarts = Restarts(crowd, starts, figures)
+            for how in ("SIGTERM", "kill -9") * ROUNDS:
+                await asyncio.sleep(SLOT_SECONDS / 2)
+                await restarts.restart(how)
+            held = time.monotonic() - begun < 2 * ROUNDS * ROUND_SECONDS
+            figures.demand(held, "the runs in flight have ended before the last restart")
         await finish(crowd, producer)
-        for how, seconds in gaps.items():
-            figures.bound(f"dispatch gap, {how}", seconds, GAP, strict=scale == 1)
-        figures.say("of which the broker takes to start", spread(away))
-        figures.say("and runs start, once it is ready, in", spread(after))
+        restarts.tell(strict=scale == 1)
         _all_once(judge(folder, crowd.place.database, figures), figures)
 
 
@@ -163,25 +153,101 @@ def _all_once(verdict: Verdict, figures: Figures) -> None:
     figures.demand(runs == starts, f"{starts} starts of {runs} runs")
 
 
+@asynccontextmanager
+async def _fed(producer: Producer) -> AsyncIterator[None]:
+    """Have runs wait for every free slot, as long as the block takes."""
+    chance = random.Random(1)
+
+    async def feed() -> None:
+        while True:
+            await producer.submit(new_run("work", seconds=[chance.uniform(0.2, SLOT_SECONDS)]))
+
+    feeding = asyncio.create_task(feed())
+    try:
+        yield
+    finally:
+        feeding.cancel()
+        await asyncio.wait([feeding])
+
+
+class Restarts:
+    """Restarts of a broker, and what each took."""
+
+    def __init__(self, crowd: Fleet, starts: Starts, figures: Figures) -> None:
+        self._crowd = crowd
+        self._starts = starts
+        self._figures = figures
+        self._seconds: dict[str, dict[str, list[float]]] = {}
+
+    async def restart(self, how: str) -> None:
+        """Stop the broker and start it again; wait until most workers start runs."""
+        broker = self._crowd.broker
+        assert broker is not None
+        self._starts.look()
+        told = time.monotonic()
+        if how == "SIGTERM":
+            broker.terminate()
+            self._figures.demand(await broker.wait(END_SECONDS) == 0, "the broker's exit code is not 0")
+        else:
+            await broker.kill()
+        gone = time.monotonic()
+        await self._crowd.start_broker()
+        ready = time.monotonic()
+        gap = await self._starts.gap_after(ready)
+        first = self._starts.first_after(ready)
+        most = await self._starts.most_after(ready, len(self._crowd.workers) // 2)
+        times = self._seconds.setdefault(how, {})
+        for name, seconds in (
+            (f"dispatch gap, {how}", gap),
+            ("  until the broker has gone", gone - told),
+            ("  until the next one is ready", ready - gone),
+            ("  until a run starts", first - ready),
+            ("  until half of the workers start", most - ready),
+        ):
+            times.setdefault(name, []).append(seconds)
+
+    def tell(self, *, strict: bool) -> None:
+        """Say what they took. The gap is bounded."""
+        for times in self._seconds.values():
+            (name, gaps), *parts = times.items()
+            self._figures.bound(name, gaps, GAP, strict=strict)
+            for part, seconds in parts:
+                self._figures.say(part, spread(seconds))
+
+
 class Starts:
-    """When runs were started."""
+    """When runs were started, and by which process."""
 
     def __init__(self, executions: Path) -> None:
         self._reader = Reader(executions)
-        self._times: list[float] = []
+        self._starts: list[tuple[float, int]] = []
 
     def look(self) -> float:
         """Return the time of the latest one."""
-        self._times += [e["monotonic_ns"] / 1e9 for e in self._reader.more() if e["event"] == "start"]
-        self._times.sort()
-        return self._times[-1]
+        new = [(e["monotonic_ns"] / 1e9, e["pid"]) for e in self._reader.more() if e["event"] == "start"]
+        self._starts = sorted(self._starts + new)
+        return self._starts[-1][0]
 
     def first_after(self, ready: float) -> float:
         """Return the time of the first one after this."""
-        return next(at for at in self._times if at > ready)
+        return next(at for at, _ in self._starts if at > ready)
 
     async def gap_after(self, ready: float) -> float:
         """Wait for the first one after the broker was ready again; return the longest gap since the last look."""
-        before = self._times[-1]
+        before = self._starts[-1][0]
         await until(lambda: self.look() > ready, PATIENCE)
-        return max(after - since for since, after in pairwise(self._times) if since >= before)
+        return max(after - since for (since, _), (after, _) in pairwise(self._starts) if since >= before)
+
+    async def most_after(self, ready: float, processes: int) -> float:
+        """Wait until so many processes have started runs after the broker was ready; return when."""
+
+        def firsts() -> list[float]:
+            self.look()
+            first: dict[int, float] = {}
+            for at, pid in self._starts:
+                if at > ready:
+                    first.setdefault(pid, at)
+            return sorted(first.values())
+
+        await until(lambda: len(firsts()) >= processes, PATIENCE)
+        return firsts()[processes - 1]
