@@ -1,4 +1,4 @@
-"""Serving an application: sockets, uvicorn, and signals, which the program owns.
+"""Serving an application: uvicorn, and signals, which the program owns.
 
 uvicorn would answer SIGTERM by closing every socket at once; ours says `draining` first and waits for reports.
 """
@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -19,14 +19,8 @@ from starlette.types import ASGIApp
 from runlane.protocol.limits import MAX_MESSAGE_BYTES
 
 from .deadlines import PromptHTTP, PromptWebSocket
-from .errors import StartupError
 from .receipts import ReceiptProtocol
 
-#: Connections that may wait to be accepted.
-_BACKLOG: Final = 2048
-#: Bytes, about, that the kernel keeps for a peer that does not take them. It would be megabytes, and the longer
-#: until one notices.
-_SEND_BUFFER: Final = 256 * 1024
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -37,29 +31,6 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """Leave the signals to the program."""
         yield
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening address. Port 0 takes a free one. Raises `StartupError` in one line."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named: without it answers wait for 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # its connections inherit it
-    try:
-        listener.bind((host.strip("[]"), port))
-        listener.listen(_BACKLOG)  # here, because uvloop takes a port that is in use for a success
-    except (OSError, TypeError, ValueError) as exc:  # the last two for a name that is no name
-        listener.close()
-        raise StartupError(f"cannot listen on {host}:{port}: {getattr(exc, 'strerror', None) or exc}") from exc
-    listener.setblocking(False)
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """Return where clients find a listener."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class WebSocketConnection(PromptWebSocket, ReceiptProtocol):

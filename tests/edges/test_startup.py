@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ import runlane
 from runlane.protocol.closing import CloseCode
 from runlane_broker import cli, logs, program
 from runlane_broker.errors import StartupError
-from runlane_broker.serving import bind, url_of
+from runlane_broker.listening import bind, url_of
 from runlane_broker.settings import Settings, load
 from runlane_broker.storage.lock import FileLock
 from tests.support import new_database
@@ -500,3 +501,26 @@ def test_a_log_line_is_one_line(formatter: logging.Formatter, text: str) -> None
     line = formatter.format(logging.LogRecord("runlane", logging.INFO, "", 1, "worker %s", (text,), None))
     assert line.splitlines() == [line]
     assert line.isprintable()
+
+
+# --- Listening ---------------------------------------------------------------------------------------------------
+
+
+def test_whoever_connects_while_a_broker_starts_waits_and_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_broker(_: Settings, listener: socket.socket) -> None:
+        with socket.create_connection(listener.getsockname()[:2], timeout=10):
+            connected.append(gc.isenabled())
+
+    connected: list[bool] = []
+    monkeypatch.setattr(program, "run_broker", run_broker)
+    assert cli.serve(["--port", "0", "--db", f"sqlite:///{tmp_path / 'runlane.db'}"]) == 0
+    assert connected == [False]
+    assert gc.isenabled()
+
+
+def test_a_broker_listens_before_it_imports_what_takes_long() -> None:
+    code = "import sys, runlane_broker.cli; print(*{'sqlalchemy', 'starlette', 'uvicorn'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == ""
