@@ -24,6 +24,8 @@ TRICKLE = 50
 #: Seconds that a slot is taken, at most, by a run of those that wait. They are of all lengths: with only one, all
 #: slots would become free at once, and the gap would be that length, whatever the broker does.
 SLOT_SECONDS = 4.0
+#: And how many of them wait: more than are started until whoever submits them is back, too.
+WAITING = 3000
 #: Restarts of each kind, and seconds that one takes at most, on a machine that has much else to do.
 ROUNDS = 5
 ROUND_SECONDS = 12.0
@@ -124,7 +126,7 @@ async def _in_flight(crowd: Fleet, *, workers: int, runs: int, seconds: float) -
             await crowd.subscribed()
     await crowd.subscribed()
     client = await crowd.stack.enter_async_context(crowd.place.client())
-    producer = Producer(client, Journal(crowd.place.folder / "producer-by-hand.jsonl"))
+    producer = Producer(client, Journal(crowd.place.folder / "producer-by-hand.jsonl"), runs + WAITING)
     wanted = [new_run("work", seconds=[seconds]) for _ in range(runs)]
     for new in wanted:
         await producer.submit(new)

@@ -68,9 +68,10 @@ def _run(key: str, **parameters: object) -> NewRun:
 class Producer:
     """Submits, and takes each run to its end."""
 
-    def __init__(self, client: Client, journal: Journal) -> None:
+    def __init__(self, client: Client, journal: Journal, max_open: int = MAX_OPEN) -> None:
         self._client = client
         self._journal = journal
+        self._max_open = max_open
         self._lives: set[asyncio.Task[None]] = set()
         self._watches: dict[str, asyncio.Task[None]] = {}
         self.enough = asyncio.Event()
@@ -97,7 +98,7 @@ class Producer:
 
     async def submit(self, new: NewRun) -> None:
         """Begin a run's life, as soon as there are not too many."""
-        while len(self._lives) >= MAX_OPEN:
+        while len(self._lives) >= self._max_open:
             await asyncio.wait(self._lives, return_when=asyncio.FIRST_COMPLETED)
         self._begin(self._whole(noted(self._journal, new)))
 

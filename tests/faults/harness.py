@@ -204,6 +204,8 @@ class Site:
         self.database = folder / "runlane.db"
         self._executions = folder / "executions"
         self._timers = {f"RUNLANE_TIMERS_{name.upper()}": str(value) for name, value in timers.items()}
+        #: What every process gets in its environment, beside what it is started with.
+        self.environment: dict[str, str] = {}
         self._processes: list[Process] = []
         # Bound and never listening: nobody else gets this port while the broker is down.
         self._reserved = socket.socket()
@@ -214,7 +216,8 @@ class Site:
 
     async def launch(self, name: str, *arguments: object, module: str = "runlane", **environment: str) -> Process:
         """Start a process, and wait for nothing."""
-        process = await Process.start(self.folder / f"{name}.log", arguments, environment, module)
+        both = {**self.environment, **environment}
+        process = await Process.start(self.folder / f"{name}.log", arguments, both, module)
         self._processes.append(process)
         return process
 
