@@ -23,6 +23,7 @@ from ..protocol.messages import (
     PushedRun,
     Quit,
     Recorded,
+    Release,
     Runs,
     SetLimit,
     Subscribe,
@@ -80,7 +81,8 @@ class Session:
         self.max_payload_bytes = MAX_PAYLOAD_BYTES  # written at each connect: what the broker announces
         self._settings = settings
         self._subscription = subscription
-        self._limit = subscription.limit
+        self._limit = self._told_limit = subscription.limit
+        self._given_back: list[Release] = []  # since `subscribe` was sent, which says that they are held
         self._handlers = _NOBODY
         self._link: Link[Any] | None = None
         self._ready = False
@@ -107,7 +109,7 @@ class Session:
     def set_limit(self, limit: int) -> None:
         """Tell the broker how many runs this worker holds at once from now on; 0 pauses."""
         self._limit = limit
-        self._send(SetLimit(limit=limit))
+        self._tell_limit()
 
     def quit(self) -> bool:
         """End the session: what is unfinished is given back at once, and the broker closes the connection.
@@ -139,9 +141,19 @@ class Session:
             self._handlers.answered()
 
     def _send(self, frame: Frame) -> None:
-        """Send now, or not at all: what matters is kept, and said again after a resume."""
+        """Send now, or not at all: what matters is kept, and said again after a resume.
+
+        The list of runs that goes with `subscribe` says what has been given back before, but not what is after it.
+        """
         if self._ready and self._link is not None:
             self._link.send(frame)
+        elif self._link is not None and isinstance(frame, Release):
+            self._given_back.append(frame)
+
+    def _tell_limit(self) -> None:
+        if self._ready and self._limit != self._told_limit:
+            self._told_limit = self._limit
+            self._send(SetLimit(limit=self._limit))
 
     # --- What the transport calls ------------------------------------------------------------------------
 
@@ -166,6 +178,8 @@ class Session:
     def opened(self, link: Link[Any]) -> None:
         """Subscribe. From an earlier connection nothing is read any more, so that the list of runs is complete."""
         self._link = link
+        self._told_limit = self._limit
+        self._given_back.clear()
         self._resume_seconds = link.welcome.resume_seconds
         self.max_payload_bytes = min(link.welcome.max_payload_bytes, MAX_PAYLOAD_BYTES)
         earlier = self._identity
@@ -238,6 +252,10 @@ class Session:
         for key in self.reporter.settle_others(kept):
             self._handlers.lost(key)
         self.reporter.resend()
+        given_back, self._given_back = self._given_back, []
+        for release in given_back:
+            self._send(release)
+        self._tell_limit()
         self._note_answer(self._subscribed_at)
         lost_count = len(held) - len(kept)
         log.info("subscribed as session %s; %d runs resumed, %d lost", frame.session, len(kept), lost_count)
