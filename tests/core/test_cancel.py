@@ -20,7 +20,7 @@ from runlane_broker.settings import Settings
 from runlane_broker.storage.operations.cancelling import BATCH, CancelRuns, RequeueRuns
 from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.leasing import LeaseRuns
-from runlane_broker.storage.records import Surface
+from runlane_broker.storage.records import Status, Surface
 from runlane_broker.storage.tables import TASK_RUN
 
 from ..support import Gate, make_run, new_database, new_id, run
@@ -152,6 +152,37 @@ def test_a_failure_that_waits_for_its_retry_leaves_no_error_behind(path: Path) -
             assert states(await b.core.cancellations.cancel([run_id])) == [(S.CANCELLED, True)]
             assert (await b.run(run_id)).error is None
             assert producer.of("finished") == [("finished", run_id, S.CANCELLED, None)]
+
+    run(main())
+
+
+def test_who_cancels_again_in_whatever_way_writes_nothing(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, _, run_id = await held(b)
+            assert states(await b.core.cancellations.cancel([run_id])) == [(S.CANCELLING, True)]
+            names = await b.names(run_id)
+            assert states(await b.core.cancellations.cancel([run_id])) == [(S.CANCELLING, False)]
+            outcome = await b.core.transitions.set_state(TASK_RUN, run_id, Proposed(S.CANCELLING))
+            assert outcome is not None
+            assert (outcome.status, outcome.state.type, outcome.wrote) == (Status.REJECT, S.CANCELLING, False)
+            assert await b.names(run_id) == names
+            assert worker.of("cancel") == [("cancel", run_id, 1)]
+
+    run(main())
+
+
+def test_a_completed_run_whose_end_is_asked_to_be_a_cancel_keeps_it(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            _, producer, run_id = await held(b)
+            assert (await b.core.transitions.set_state(TASK_RUN, run_id, Proposed(S.COMPLETED))).wrote  # type: ignore[union-attr]
+            names, end = await b.names(run_id), (await b.run(run_id)).end_time
+            outcome = await b.core.transitions.set_state(TASK_RUN, run_id, Proposed(S.CANCELLED))
+            assert outcome is not None
+            assert (outcome.status, outcome.state.type, outcome.wrote) == (Status.REJECT, S.COMPLETED, False)
+            assert (await b.names(run_id), (await b.run(run_id)).end_time) == (names, end)
+            assert producer.of("finished") == [("finished", run_id, S.COMPLETED, None)]
 
     run(main())
 

@@ -34,8 +34,8 @@ SCHEDULED          +         +       +       +      end        +         +      
 PENDING            +         +       +       +      end        +         +      +       +
 RUNNING            +         +       re      +      +          +         +      +       +
 PAUSED             +         +       re      +      end        +         +      +       +
-CANCELLING         +         +       re      +      +          +         +      +       +
-COMPLETED          +         +       +       x      x          +         +      x       +
+CANCELLING         +         +       re      +      -          +         +      +       +
+COMPLETED          +         +       +       x      x          +         +      x       -
 COMPLETED/result   -         -       -       x      x          -         -      x       -
 FAILED             +         +       +       x      x          +         +      x       +
 CRASHED            +         +       +       x      x          +         +      x       +
@@ -49,8 +49,8 @@ SCHEDULED          +         +       +       +      end        +         +      
 PENDING            +         x       +       +      end        +         +      +       +
 RUNNING            +         x       re      +      +          +         +      +       +
 PAUSED             +         +       re      +      end        +         +      +       +
-CANCELLING         +         x       re      +      +          +         +      +       +
-COMPLETED          +         +       +       x      x          +         +      x       +
+CANCELLING         +         x       re      +      -          +         +      +       +
+COMPLETED          +         +       +       x      x          +         +      x       -
 COMPLETED/result   -         -       -       x      x          -         -      x       -
 FAILED             +         +       +       x      x          +         +      x       +
 CRASHED            +         +       +       x      x          +         +      x       +

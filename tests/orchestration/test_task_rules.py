@@ -172,6 +172,13 @@ def test_a_result_is_protected(policy: Policy) -> None:
     assert decide(run, Proposed(S.FAILED), Facts(), policy, NOW) == Reject("This run is already completed.")
 
 
+@CORE_AND_BACKGROUND
+def test_what_has_completed_is_not_cancelled_afterwards(policy: Policy) -> None:
+    asked = Proposed(S.CANCELLED)
+    assert decide(run_in(S.COMPLETED), asked, Facts(), policy, NOW) == Reject("This run is already completed.")
+    assert accepted(decide(run_in(S.COMPLETED), asked, Facts(), MINIMAL_TASK, NOW)).state.type is S.CANCELLED
+
+
 @pytest.mark.parametrize(
     ("data", "kept"),
     [
@@ -612,6 +619,13 @@ def test_what_runs_without_a_lease_is_cancelled_by_whoever_runs_it(policy: Polic
     write = accepted(decide(run_in(S.RUNNING), Proposed(S.CANCELLING), Facts(), policy, NOW))
     assert write.state.type is S.CANCELLING
     assert write.effects == ()
+
+
+@CORE_AND_BACKGROUND
+@pytest.mark.parametrize("lease", [None, *Lease])
+def test_what_is_being_cancelled_is_not_cancelled_again(policy: Policy, lease: Lease | None) -> None:
+    decision = decide(run_in(S.CANCELLING), Proposed(S.CANCELLING), Facts(lease=lease), policy, NOW)
+    assert decision == Reject("The run is being cancelled already.")
 
 
 # --- Cancelling a Prefect worker's run ---------------------------------------------------------------------------

@@ -22,6 +22,7 @@ CORE_TASK: Final = Policy(
     (
         task.CANCELLED_AS_ASKED,
         task.CANCEL_AT_ONCE,
+        task.CANCEL_ONCE,
         task.CACHE_RETRIEVAL,
         task.TERMINAL,
         task.RUNNING_FLOW,
@@ -41,6 +42,7 @@ BACKGROUND_TASK: Final = Policy(
     (
         task.CANCELLED_AS_ASKED,
         task.CANCEL_AT_ONCE,
+        task.CANCEL_ONCE,
         common.PREVENT_PENDING,
         task.CACHE_RETRIEVAL,
         task.TERMINAL,

@@ -66,6 +66,14 @@ CANCEL_AT_ONCE: Final = Rule(
 )
 
 
+def _cancel_once(_: Transition) -> Verdict:
+    """Who asks again for a run to be cancelled finds it being cancelled: REJECT (ours, not Prefect's)."""
+    return Reject("The run is being cancelled already.")
+
+
+CANCEL_ONCE: Final = Rule("CancelOnce", only(_S.CANCELLING), only(_S.CANCELLING), _cancel_once)
+
+
 def _retrieve_from_cache(t: Transition) -> Verdict:
     """What has been computed already, under the same cache key, is not computed again: REJECT -> COMPLETED."""
     details = t.proposed.details
@@ -78,10 +86,13 @@ CACHE_RETRIEVAL: Final = Rule("CacheRetrieval", ANY_OR_NONE, only(_S.RUNNING), _
 
 
 def _protect_end(t: Transition) -> Verdict:
-    """A run that has ended with a result stays as it is; another one may begin anew, with a run count of 0."""
+    """A run that has ended with a result stays as it is; another one may begin anew, with a run count of 0.
+
+    One that has COMPLETED without a result is not CANCELLED, either (ours, not Prefect's).
+    """
     if t.intended in (_S.CANCELLING, _S.PAUSED, _S.CRASHED):
         return Abort(f"Run is already {t.current.type}.")
-    if t.current.type is _S.COMPLETED and t.current.has_result:
+    if t.current.type is _S.COMPLETED and (t.current.has_result or t.intended is _S.CANCELLED):
         return Reject("This run is already completed.")
     if t.intended in FINAL:
         return t
