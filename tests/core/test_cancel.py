@@ -15,6 +15,7 @@ from runlane_broker.core import cancel
 from runlane_broker.core.cancel import Changed, Outcomes
 from runlane_broker.errors import StoreUnavailable
 from runlane_broker.orchestration.decisions import Proposed
+from runlane_broker.orchestration.details import StateDetails
 from runlane_broker.schemas.filters import ALL, AnyOf, Filters, TaskRunFilter
 from runlane_broker.settings import Settings
 from runlane_broker.storage.operations.cancelling import BATCH, CancelRuns, RequeueRuns
@@ -437,6 +438,28 @@ def test_a_parked_run_is_queued_again_and_may_lose_as_many_workers_as_before(pat
             worker.finished(run_id, 4)
             await worker.wait_for("recorded")
             assert producer.of("finished") == [("finished", run_id, S.COMPLETED, None)]
+
+    run(main())
+
+
+def test_a_parked_run_is_queued_again_as_it_waited_before(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path, settings=replace(Settings(), max_losses=2)) as b:
+            due = b.clock.now() - 60_000_000
+            details = StateDetails(
+                scheduled_time=due, task_parameters_id="p", traceparent="t", deferred=True, transition_id="x"
+            )
+            new = make_run(due=due, surface=Surface(Proposed(S.SCHEDULED, details=details)))
+            await b.core.transitions.create_task_runs([new])
+            for _ in range(2):
+                worker = await b.worker()
+                await worker.wait_for("run")
+                await lost(b, worker)
+            assert await b.state(new.id) == (S.CRASHED, "Parked")
+            assert states(await b.core.cancellations.requeue([new.id])) == [(S.SCHEDULED, True)]
+            kept = replace(details, task_run_id=new.id, transition_id=None)
+            assert (await b.run(new.id)).state.details == kept
+            assert (await b.run(new.id)).due == due
 
     run(main())
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from runlane.protocol.states import FINAL, StateName, StateType
 
 from ...orchestration.decide import decide
 from ...orchestration.decisions import Proposed
-from ...orchestration.details import NO_DETAILS
+from ...orchestration.details import NO_DETAILS, StateDetails
 from ...orchestration.facts import Facts
 from ...orchestration.policies import REQUEUE_PARKED
 from ..queries import cancelling as q
+from ..queries import taking as qk
 from ..records import Change, FinalRun, Status, TransitionOutcome
 from ..run_records import StateRecord
+from ..states import state_details
 from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction, add_state
 from .base import Operation
-from .transitions import SetState, read_row, settle
+from .transitions import RunRow, SetState, read_row, settle
 
 #: Runs of one transaction, where there are many: what else waits to be written has its turn after a few
 #: milliseconds.
@@ -84,7 +86,8 @@ def _cancel(tx: Transaction, kind: RunKind, run_id: str) -> TransitionOutcome | 
 class RequeueRuns(Operation["tuple[TransitionOutcome | None, ...]"]):
     """Queue parked runs of one kind again; the outcome of each, in order, None where there is no such run.
 
-    What they have lost is forgotten, what has failed is not. A run that is not parked stays as it is (ABORT).
+    They are due as before. What they have lost is forgotten, what has failed is not. A run that is not parked stays
+    as it is (ABORT).
     """
 
     run_ids: tuple[str, ...]
@@ -103,10 +106,18 @@ class RequeueRuns(Operation["tuple[TransitionOutcome | None, ...]"]):
 def _requeue(tx: Transaction, kind: RunKind, run_id: str) -> TransitionOutcome | None:
     """Decide on what stands in the database, until that is what the decision is written over."""
     while (row := read_row(tx, kind, run_id)) is not None:
-        decision = decide(row.run(kind), REQUEUE, Facts(), REQUEUE_PARKED, tx.now, tx.tick())
+        asked = replace(REQUEUE, details=_as_it_waited(tx, kind, row))
+        decision = decide(row.run(kind), asked, Facts(), REQUEUE_PARKED, tx.now, tx.tick())
         outcome = settle(tx, kind, row, decision, REQUEUE_PARKED)
         if outcome is not None:
             if outcome.wrote:
                 tx.run(q.forget_losses if kind is TASK_RUN else q.forget_losses_of_flow_run, {"id": run_id})
             return outcome
     return None
+
+
+def _as_it_waited(tx: Transaction, kind: RunKind, row: RunRow) -> StateDetails:
+    """Return what the run's last SCHEDULED state said: it is due as before, and its worker may go by the rest."""
+    found = tx.row(qk.read_scheduled_details, {"id": row.id, "limit": 1}) if kind is TASK_RUN else None
+    details = NO_DETAILS if found is None else state_details(found[0], row.due)
+    return replace(details, scheduled_time=row.due, transition_id=None)
