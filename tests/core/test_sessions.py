@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,6 +306,34 @@ def test_a_run_goes_to_the_head_of_its_key_when_its_worker_is_lost(path: Path) -
             assert other.pushed_ids == expected
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("runs", "ends", "told"),
+    [
+        (0, "quits", ("INFO", "quit; runs it still held: 0 queued again, 0 ended")),
+        (0, "breaks", ("INFO", "has left without a word; runs it still held: 0 queued again, 0 ended")),
+        (1, "breaks", ("WARNING", "was lost; runs it still held: 1 queued again, 0 ended")),
+    ],
+)
+def test_only_a_worker_that_held_something_is_said_to_be_lost(
+    path: Path, caplog: pytest.LogCaptureFixture, runs: int, ends: str, told: tuple[str, str]
+) -> None:
+    caplog.set_level(logging.INFO, "runlane.sessions")
+
+    async def main() -> None:
+        async with broker(path) as b:
+            worker = (await holding(b, runs))[0] if runs else await b.worker()
+            if ends == "quits":
+                worker.quit()
+            else:
+                worker.disconnect()
+                b.core.sessions.lose(worker.own)
+            await b.quiet()
+
+    run(main())
+    last = caplog.records[-1]
+    assert (last.levelname, last.getMessage().split(" ", 2)[2]) == told
 
 
 def test_a_run_that_kills_its_workers_is_parked_and_its_watchers_are_told(path: Path) -> None:

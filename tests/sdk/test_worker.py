@@ -399,6 +399,19 @@ def test_draining_finishes_what_runs() -> None:
     run(main())
 
 
+def test_a_worker_that_ends_while_it_has_no_connection_says_goodbye_on_the_next() -> None:
+    async def main() -> None:
+        async with fake_broker() as broker, working(broker, Stage()) as (worker, peer):
+            peer.drop()
+            await peer.closed()
+            worker.stop()
+            peer = await broker.peer()
+            assert (await peer.subscribed()).limit == 0
+            await peer.expect(m.Quit)
+
+    run(main())
+
+
 def test_what_does_not_finish_in_time_is_given_back() -> None:
     async def main() -> None:
         stage = Stage()

@@ -234,8 +234,9 @@ class Sessions:
             self._keep_waiting(session)
             return
         if isinstance(outcome, Freed):
-            what = "was lost" if lost else "quit"
-            level = logging.WARNING if lost and (outcome.queued or outcome.final) else logging.INFO
+            held = bool(outcome.queued or outcome.final)
+            what = "quit" if not lost else "was lost" if held else "has left without a word"
+            level = logging.WARNING if lost and held else logging.INFO
             counts = len(outcome.queued), len(outcome.final)
             logger.log(
                 level,

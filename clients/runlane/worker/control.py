@@ -26,7 +26,7 @@ log: Final = logging.getLogger("runlane.worker")
 
 #: Seconds to wait for the verdicts of the last reports, at least.
 VERDICT_SECONDS: Final = 5.0
-#: Seconds to wait for the broker to close the connection after `quit`.
+#: Seconds to wait for a connection to say `quit` on, and then for the broker to close it.
 GOODBYE_SECONDS: Final = 1.0
 
 
@@ -100,7 +100,7 @@ class Control:
         finally:
             self._main = None  # from here on nothing can make it any quicker
             await executor.abort()
-            await _end(session, connection)
+            await _end(session, connection, hurried=self._stops > 1)
 
     async def _until_stopped(self, connection: asyncio.Task[None]) -> None:
         stopping = asyncio.create_task(self._stopping.wait())
@@ -137,9 +137,13 @@ def _run(main: Coroutine[Any, Any, None], on_end: Callable[[], None], ended: Fut
         ended.set_exception(error)
 
 
-async def _end(session: Session, connection: asyncio.Task[None]) -> None:
-    """Say goodbye, where there is somebody to say it to, and close."""
+async def _end(session: Session, connection: asyncio.Task[None], *, hurried: bool) -> None:
+    """Say goodbye, where there is somebody to say it to, or will be in a moment, and close."""
     if not connection.done():
+        if not hurried:
+            back = asyncio.create_task(session.back())
+            await asyncio.wait((back, connection), timeout=GOODBYE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            back.cancel()
         if session.quit():
             await asyncio.wait((connection,), timeout=GOODBYE_SECONDS)
         connection.cancel()

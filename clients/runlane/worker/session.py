@@ -86,6 +86,7 @@ class Session:
         self._handlers = _NOBODY
         self._link: Link[Any] | None = None
         self._ready = False
+        self._is_back = asyncio.Event()
         self._beats: Beats | None = None
         self._timer: asyncio.TimerHandle | None = None  # until subscribed: gives up; then: reminds
         self._identity: Subscribed | None = None
@@ -110,6 +111,11 @@ class Session:
         """Tell the broker how many runs this worker holds at once from now on; 0 pauses."""
         self._limit = limit
         self._tell_limit()
+
+    async def back(self) -> None:
+        """Wait until the session has a connection, where it had one before."""
+        if self._identity is not None:
+            await self._is_back.wait()
 
     def quit(self) -> bool:
         """End the session: what is unfinished is given back at once, and the broker closes the connection.
@@ -204,6 +210,7 @@ class Session:
     def lost(self) -> None:
         """Stop sending."""
         self._ready = False
+        self._is_back.clear()
         self._link = None
         if self._timer is not None:
             self._timer.cancel()
@@ -246,6 +253,7 @@ class Session:
         kept = [key for key in held if key[0] in resumed and key not in lost]
         self._identity = frame
         self._ready = True
+        self._is_back.set()
         if self._timer is not None:
             self._timer.cancel()
         self._remind()

@@ -86,8 +86,8 @@ def _cancel(tx: Transaction, kind: RunKind, run_id: str) -> TransitionOutcome | 
 class RequeueRuns(Operation["tuple[TransitionOutcome | None, ...]"]):
     """Queue parked runs of one kind again; the outcome of each, in order, None where there is no such run.
 
-    They are due as before. What they have lost is forgotten, what has failed is not. A run that is not parked stays
-    as it is (ABORT).
+    They are due as before. What they have lost is forgotten, what has failed is not. A run that is not parked
+    stays as it is (ABORT).
     """
 
     run_ids: tuple[str, ...]
