@@ -475,6 +475,26 @@ def test_a_retry_without_delay_comes_at_once(path: Path) -> None:
     run(main())
 
 
+def test_a_retry_goes_before_what_came_while_it_was_executed(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, producer = await b.worker(), b.producer()
+            await b.quiet()
+            failing, taken, waiting = [await producer.queued(retries=1) for _ in range(3)]
+            await worker.wait_for("run")
+            b.clock.advance(1.0)
+            worker.finished(failing, type_="FAILED")  # the slot has another run in the same commit
+            await worker.wait_for("run", 2)
+            worker.finished(taken)
+            await worker.wait_for("run", 3)
+            assert worker.pushed == [(failing, 1), (taken, 1), (failing, 2)]
+            worker.finished(failing, 2)
+            await worker.wait_for("run", 4)
+            assert worker.pushed[3] == (waiting, 1)
+
+    run(main())
+
+
 @pytest.mark.parametrize("noted", ["submitted while served", "found by a refill"])
 def test_a_run_for_later_is_pushed_when_it_is_due(path: Path, noted: str) -> None:
     async def main() -> None:

@@ -58,8 +58,10 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "finish-unfenced",
         "whoever reports an end ends the run",
         "storage/operations/leasing.py",
-        "            return Reported(Verdict.RECORDED if reported else Verdict.LEASE_LOST)\n",
-        "            if reported:\n                return Reported(Verdict.RECORDED)\n",
+        "row, is_there = find_lease(tx, self.run_id, self.attempt, self.session_id)",
+        "found = tx.row(q.TASK_LEASES.read, {'id': self.run_id})\n"
+        "        row = LeaseRow._make((*found, q.TASK_LEASES)) if found and found[7] else None\n"
+        "        is_there = found is not None",
     ),
     _one(
         "start-unfenced",
@@ -215,7 +217,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "storage/operations/leasing.py",
         "queued = QueuedRecord(row.id, row.task_key, row.priority, row.retry_lane, due)\n            return",
         "queued = QueuedRecord(row.id, row.task_key, row.priority, 1, due)\n            return",
-        test="tests/core/test_path.py",
+        test="tests/core/test_sessions.py",
     ),
     # Slots
     _one(
