@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -12,6 +13,8 @@ from runlane.protocol.ids import uuid7
 from runlane_broker.access import Access
 from runlane_broker.clock import Micros
 from runlane_broker.core.core import Core
+from runlane_broker.core.differences import Difference
+from runlane_broker.errors import StoreUnavailable
 from runlane_broker.gateway.submission import SubmissionConnection
 from runlane_broker.gateway.worker import WorkerConnection
 from runlane_broker.settings import Settings
@@ -79,6 +82,8 @@ class Broker:
         self._settings = settings
         self._chance = chance
         self.core: Core
+        #: What the auditor has found.
+        self.differences: list[Difference] = []
         process.spawn(self._run())
 
     async def _run(self) -> None:
@@ -93,9 +98,18 @@ class Broker:
             except Exception:  # the database is away: the supervisor starts it again
                 await asyncio.sleep(0.5)
         self.ready, self.ready_at = True, self._loop.now
+        if source.random() < 0.5:
+            self.process.spawn(self._audit(source))
         while True:
             await asyncio.sleep(self._settings.timers.sweep * source.uniform(0.9, 1.1))
             self.core.supervision.sweep()
+
+    async def _audit(self, source: random.Random) -> None:
+        """Have memory and database compared all the time: no difference may ever be found."""
+        while True:
+            await asyncio.sleep(source.uniform(0.5, 3.0))
+            with suppress(StoreUnavailable):
+                self.differences += await self.core.audit.run()
 
     def accept(self, link: Link, *, worker: bool) -> None:
         """Serve a connection. Called in the context of the process."""

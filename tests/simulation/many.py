@@ -6,6 +6,7 @@ import argparse
 import multiprocessing
 import os
 import time
+import traceback
 
 from .report import trace
 from .world import simulate
@@ -42,6 +43,9 @@ def main() -> int:
 
 def _live(seed: int) -> tuple[int, str, int, float, float]:
     before = time.process_time()
-    outcome = simulate(seed)
+    try:
+        outcome = simulate(seed)
+    except Exception:
+        return seed, f"seed {seed}: it broke off\n  {traceback.format_exc()}", 0, 0.0, 0.0
     text = "" if outcome.well else trace(outcome)
     return seed, text, outcome.weather.runs, outcome.seconds, time.process_time() - before

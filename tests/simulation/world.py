@@ -112,7 +112,8 @@ class World:
         self.producers: list[Producer] = []
         self.links: list[Link] = []
         self.broker: Broker
-        self._broker_ready_at = 0.0
+        self.brokers: list[Broker] = []
+        self._broker_awake_at = 0.0
         self._born = 0
         self._mended = False
         self._outside = copy_context()
@@ -142,6 +143,7 @@ class World:
         self._snapshot()
         ordered = self.weather.keys if self.weather.calm else ()
         problems = [f"{p.get('message')}: {p.get('exception')!r}" for p in self.loop.problems]
+        problems += [f"the auditor found {it}" for broker in self.brokers for it in broker.differences]
         violations = j.judge(self.history, ordered=ordered, excuses=())
         return Outcome(self.seed, list(self.history), violations, residue, problems, self.weather, self.now)
 
@@ -207,6 +209,7 @@ class World:
     def _start_broker(self) -> None:
         process = self._process("broker")
         self.broker = Broker(process, self.loop, self.clock, self.disk, self.weather.settings, self.chance)
+        self.brokers.append(self.broker)
 
     def _start_worker(self, keys: tuple[str, ...] = ()) -> None:
         self._born += 1
@@ -229,7 +232,7 @@ class World:
 
     def _reachable_since(self) -> float:
         """Since when a worker could have come back."""
-        return max(self.broker.ready_at, self.disk.moods.locked_until)
+        return max(self.broker.ready_at, self._broker_awake_at, self.disk.moods.locked_until)
 
     def _connect(self, client: Worker | Producer, *, worker: bool) -> Link | None:
         broker = self.broker
@@ -287,6 +290,13 @@ class World:
         if open_ and not self._mended:
             self.source.choice(open_).cut()
 
+    def _cut_some(self) -> None:
+        """Whoever has no connection when the broker, or its disk, is away cannot come back meanwhile."""
+        if self.source.random() < 0.5:
+            for link in self.links:
+                if link.is_open and self.source.random() < 0.5:
+                    link.cut()
+
     def _stall(self) -> None:
         open_ = [link for link in self.links if link.is_open]
         if open_ and not self._mended:
@@ -322,6 +332,8 @@ class World:
         if self._broker_is_up():
             seconds = self.source.choice([0.5, 3.0, 8.0, 40.0])
             self._fault(j.BROKER, "paused", seconds)
+            self._broker_awake_at = self.now + seconds
+            self._cut_some()
             broker.process.pause()
             self.loop.call_later(seconds, broker.process.go_on)
 
@@ -330,6 +342,7 @@ class World:
             seconds = self.source.choice([0.3, 2.0, 10.0])
             self._fault(j.DATABASE, "locked", seconds)
             self.disk.moods.locked_until = self.now + seconds
+            self._cut_some()
 
     def _set_clock(self) -> None:
         if not self._mended:
@@ -363,6 +376,8 @@ class World:
         limit = self.now + _MENDED
         while self.now < limit:
             await asyncio.sleep(1.0)
+            if self.broker.process.paused or not self.broker.ready:
+                continue
             open_ = self.disk.query(f"SELECT count(*) FROM task_run WHERE state_type NOT IN {_FINAL}")[0][0]
             if not open_ and all(producer.done for producer in self.producers) and self._all_answered():
                 return
