@@ -107,7 +107,7 @@ class Broker:
     async def _audit(self, source: random.Random) -> None:
         """Have memory and database compared all the time: no difference may ever be found."""
         while True:
-            await asyncio.sleep(source.uniform(0.5, 3.0))
+            await asyncio.sleep(source.uniform(1.0, 5.0))
             with suppress(StoreUnavailable):
                 self.differences += await self.core.audit.run()
 

@@ -85,6 +85,7 @@ def _manners(source: random.Random) -> Manners:
         fails=source.choice([0.0, 0.3]),
         gives_back=source.choice([0.0, 0.1, 0.3]),
         insists=source.choice([0.0, 0.7]),
+        returns_in=source.choice([0.8, 2.0]),
     )
 
 
@@ -95,9 +96,9 @@ _RATES = {
     "cut": 30,
     "stall": 10,
     "kill broker": 5,
-    "pause broker": 3,
+    "pause broker": 4,
     "stop broker": 3,
-    "lock": 4,
+    "lock": 6,
     "set clock": 4,
     "quit worker": 4,
 }

@@ -33,6 +33,8 @@ class Manners:
     fails: float = 0.0
     gives_back: float = 0.0
     finishes_though_cancelled: float = 0.3
+    #: Within this time it tries again where it has no connection; less than half of the grace.
+    returns_in: float = 0.8
     #: It speaks of a lease that is over, as a worker with a bug would, or one whose frames were held up.
     insists: float = 0.0
 
@@ -91,7 +93,7 @@ class Worker:
                 self._ready = False
                 self.link.client.send(None)
                 self.link = None
-            await asyncio.sleep(self.source.uniform(0.02, 0.8))
+            await asyncio.sleep(self.source.uniform(0.02, self.manners.returns_in))
 
     async def _listen(self, link: Link) -> None:
         self._heard = self.now

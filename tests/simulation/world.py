@@ -292,9 +292,9 @@ class World:
 
     def _cut_some(self) -> None:
         """Whoever has no connection when the broker, or its disk, is away cannot come back meanwhile."""
-        if self.source.random() < 0.5:
+        if self.source.random() < 0.7:
             for link in self.links:
-                if link.is_open and self.source.random() < 0.5:
+                if link.is_open and self.source.random() < 0.8:
                     link.cut()
 
     def _stall(self) -> None:
@@ -328,20 +328,24 @@ class World:
             broker.process.spawn(broker.stop())
 
     def _pause_broker(self) -> None:
+        if self._broker_is_up():
+            self._cut_some()
+            self.loop.call_later(0.1, self._pause_it)
+
+    def _pause_it(self) -> None:
         broker = self.broker
         if self._broker_is_up():
             seconds = self.source.choice([0.5, 3.0, 8.0, 40.0])
             self._fault(j.BROKER, "paused", seconds)
             self._broker_awake_at = self.now + seconds
-            self._cut_some()
             broker.process.pause()
             self.loop.call_later(seconds, broker.process.go_on)
 
     def _lock(self) -> None:
         if not self._mended:
-            seconds = self.source.choice([0.3, 2.0, 10.0])
+            seconds = self.source.choice([0.3, 2.0, 10.0, 10.0])
             self._fault(j.DATABASE, "locked", seconds)
-            self.disk.moods.locked_until = self.now + seconds
+            self.disk.moods.locked_until = max(self.disk.moods.locked_until, self.now + seconds)
             self._cut_some()
 
     def _set_clock(self) -> None:
