@@ -279,7 +279,7 @@ class Worker:
             m.Finished(id=run_id, attempt=attempt, state=m.FinalState(type="FAILED")),
             m.Release(runs=(m.ReleasedRun(id=run_id, attempt=attempt),)),
         ]
-        for frame in self.source.sample(frames, 2):
+        for frame in self.source.sample(frames, 3):
             seconds = self.source.expovariate(1 / self.manners.takes)
             asyncio.get_running_loop().call_later(seconds, self._send, frame)
 

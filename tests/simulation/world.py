@@ -101,6 +101,7 @@ class World:
         self.seed = seed
         self.loop = loop
         self.source = random.Random(seed)
+        self._company = random.Random(f"company of {seed}")
         self.weather = Weather.of(self.source)
         loop.turn = random.Random(f"turns of {seed}").choice([0.0, 0.0, 0.002, 0.02])
         self.clock = VirtualClock(loop)
@@ -313,6 +314,8 @@ class World:
         if self._broker_is_up():
             self._fault(j.BROKER, "killed")
             self.broker.process.kill()
+            if self._company.random() < 0.4:  # they were on one machine
+                self._kill_worker()
             self.loop.call_later(self.source.choice([0.1, 1.0, 8.0]), self._start_broker)
 
     def _stop_broker(self) -> None:
