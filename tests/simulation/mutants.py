@@ -257,6 +257,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "        session.grace_until = self._clock.monotonic() + self._settings.timers.resume\n",
         "        session = Session(record.id, record.epoch, record.client_id)\n"
         "        session.grace_until = self._clock.monotonic()\n",
+        test="tests/core/test_recovery.py",
     ),
     _one(
         "grace-not-renewed",
