@@ -9,7 +9,8 @@
 
 `future.cancel()`, `cancel_many(futures)` and their async forms give runs up.
 
-Nothing polls: a run is watched from the first of these calls on, and the broker pushes how it ends.
+Nothing polls: a run is watched from the first of these calls on, and the broker pushes how it ends. In a task that
+is a plain function and is to stop, waiting in sync code is a checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .protocol.ids import is_id
 from .protocol.messages import RunFinished, RunProgress
 from .protocol.states import FINAL, StateType
 from .serializers import ANY_RESULT, Results
-from .waits import waiting
+from .waits import pause, waiting
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
@@ -219,7 +220,7 @@ class RunFuture(Generic[R_co]):
         may_block(call, instead)
         if seconds is None:
             current.check_wait((self.id,))
-        return run_sync(self._end_in_time(seconds))
+        return run_sync(self._end_in_time(seconds), pause)
 
     def _note(self, progress: RunProgress) -> None:
         self._progress = progress
@@ -252,7 +253,7 @@ def gather(*futures: RunFuture[Any], timeout: float | None = None, return_except
     may_block("gather()", "await agather(…)")
     if timeout is None:
         current.check_wait([future.id for future in futures])
-    ends = run_sync(_ends(futures, timeout, fail_fast=not return_exceptions))
+    ends = run_sync(_ends(futures, timeout, fail_fast=not return_exceptions), pause)
     return _results(futures, ends, return_exceptions=return_exceptions)
 
 

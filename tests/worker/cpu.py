@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 from runlane import Client, RunFuture, Settings, current_run, task
 
@@ -124,3 +125,9 @@ def family(seconds: float) -> None:
 @task(key="cpu.wait", pool="process")
 def wait(url: str, awaited: str) -> int:
     return RunFuture[int](awaited, Client(Settings(url=url))).result()
+
+
+@task(key="cpu.waits", pool="process")
+def waits(url: str, other: str) -> None:
+    """Wait for another run, without end."""
+    RunFuture[Any](other, Client(Settings(url=url))).result()

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from runlane import Task, current_run, task
+from runlane import Client, RunFuture, Task, current_run, gather, task
 from runlane.protocol import messages as m
-from tests.sdk.fake_broker import Peer, pushed, run
+from runlane.protocol.ids import uuid7
+from tests.sdk.fake_broker import Peer, fake_broker, pushed, run
 
 from . import cpu
 from .support import error_of, result_of, working
@@ -245,6 +246,44 @@ def test_a_cancelled_error_of_a_tasks_own_is_a_failure() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("how", ["result", "wait", "gather", "too late"])
+def test_a_plain_function_that_waits_for_another_run_is_left_there(how: str) -> None:
+    cleaned: list[str] = []
+    gate = Gate()
+
+    async def main() -> None:
+        async with fake_broker() as broker, Client(broker.settings) as client:
+            other = RunFuture[Any](uuid7(), client)
+
+            @task(key="parent")
+            def parent() -> None:
+                if how == "too late":  # it is to stop before it begins to wait
+                    gate.reached.set()
+                    assert gate.go.wait(10)
+                try:
+                    gather(other) if how == "gather" else other.wait() if how == "wait" else other.result()
+                finally:
+                    try:
+                        other.wait(0.01)
+                    except TimeoutError:  # cleaning up is not interrupted again
+                        cleaned.append("done")
+
+            async with working(parent, broker=broker) as (worker, peer):
+                one = await begun(peer, "parent")
+                if how == "too late":
+                    assert await asyncio.to_thread(gate.reached.wait, 5)
+                    await cancel(peer, one)
+                    await silent(peer)
+                    gate.go.set()
+                else:
+                    await (await broker.peer()).expect(m.Watch)
+                    await cancel(peer, one)
+                report = await end_of(peer)
+                assert (report.state.type, cleaned, worker.stuck) == ("CANCELLED", ["done"], 0)
+
+    run(main())
+
+
 # --- In a process -------------------------------------------------------------------------------------------
 
 
@@ -259,6 +298,17 @@ def test_a_process_is_asked_at_its_checkpoints_and_killed_after_the_grace() -> N
             assert (await end_of(peer)).state.type == "CANCELLED"
             await begun(peer, "cpu.pid")
             assert result_of(await end_of(peer)) > 0  # the slot is free, and has a process
+
+    run(main())
+
+
+def test_a_process_that_waits_for_another_run_is_left_there() -> None:
+    async def main() -> None:
+        async with fake_broker() as broker, working(cpu.waits, broker=broker) as (_, peer):
+            one = await begun(peer, "cpu.waits", url=broker.settings.url, other=uuid7())
+            await (await broker.peer()).expect(m.Watch)
+            await cancel(peer, one, grace=60.0)
+            assert (await end_of(peer)).state.type == "CANCELLED"
 
     run(main())
 

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from ..errors import ClientClosed, RunlaneError, WouldBlock
 from . import current
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .client import Client
 
 T = TypeVar("T")
+#: Waits for a future, or raises, or gives up.
+Pause: TypeAlias = Callable[[Future[Any]], None]
 
 #: Seconds that the interpreter's end waits for the connections to be closed.
 CLOSE_SECONDS: Final = 3.0
@@ -66,12 +68,12 @@ class Portal:
                 raise ClientClosed("the client is closed")
             return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and wait for what it returns. Raises what it raises, and `ClientClosed`."""
+    def run(self, coroutine: Coroutine[Any, Any, T], pause: Pause | None = None) -> T:
+        """Run a coroutine and wait for what it returns. Raises what it and `pause` raise, and `ClientClosed`."""
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RunlaneError("called on the client's own thread, which cannot wait for itself")
-        return wait_for(self.start(coroutine))
+        return wait_for(self.start(coroutine), pause)
 
     def close(self) -> None:
         """Close the connections and end the thread; whoever waits gets `ClientClosed`."""
@@ -155,14 +157,14 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=portals.forked)
 
 
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the portal and wait for it."""
+def run_sync(coroutine: Coroutine[Any, Any, T], pause: Pause | None = None) -> T:
+    """Run a coroutine on the portal and wait for it; first by `pause`, which may raise."""
     try:
         portal = portals.get()
     except ClientClosed:
         coroutine.close()
         raise
-    return portal.run(coroutine)
+    return portal.run(coroutine, pause)
 
 
 def start_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
@@ -170,9 +172,11 @@ def start_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
     return portals.get().start(make())
 
 
-def wait_for(future: Future[T]) -> T:
+def wait_for(future: Future[T], pause: Pause | None = None) -> T:
     """Wait for what runs on the portal; who is interrupted, cancels it."""
     try:
+        if pause is not None:
+            pause(future)
         return future.result()
     except CancelledError:
         raise ClientClosed("the client was closed meanwhile") from None

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from ..protocol.messages import PushedRun
 from ..tasks import Task
-from ..waits import tell_waits
+from ..waits import Waits, tell_waits
 from . import outcomes
 from .context import CurrentRun, Snooze, enter
 from .outcomes import Report
@@ -19,6 +19,9 @@ log: Final = logging.getLogger("runlane.worker")
 
 class Call(Protocol):
     """One call of a task. (An `Execution` is one, and so is what a process makes of it.)"""
+
+    #: What it waits for, from when it is called: to be interrupted where a plain function is to stop.
+    waits: Waits | None
 
     @property
     def run(self) -> PushedRun: ...
@@ -71,8 +74,11 @@ def _begin(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         raise _BadParameters from exc
     progress = LatestProgress(call.tell_progress)
     has_checkpoints = not call.task.is_async
-    enter(CurrentRun(call.run, call.timeout, progress.put, call, call.resources, has_checkpoints=has_checkpoints))
-    tell_waits(call.tell_waiting)
+    run = CurrentRun(call.run, call.timeout, progress.put, call, call.resources, has_checkpoints=has_checkpoints)
+    enter(run)
+    call.waits = tell_waits(call.tell_waiting, run.checkpoint)
+    if call.cancelled:  # before there was anything to interrupt
+        call.waits.interrupt()
     call.tell_begun()
     return arguments
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..protocol.messages import PushedRun
 from ..tasks import Task
+from ..waits import Waits
 from .outcomes import Report
 from .progress import LatestProgress
 
@@ -109,6 +110,7 @@ class Execution:
         "task",
         "timeout",
         "timer",
+        "waits",
     )
 
     def __init__(
@@ -129,6 +131,7 @@ class Execution:
         self._listener = listener
         self._post = post  # has something called on the control side's loop
         self._right_to_begin = threading.Lock()
+        self.waits: Waits | None = None  # written by the pool
         # What follows is written on the control side alone.
         self.since = time.monotonic()
         self.holds_slot = False

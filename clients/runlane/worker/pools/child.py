@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from ...protocol.messages import Frame, ReleasedRun
 from ...tasks import Task
+from ...waits import Waits
 from ..calling import execute
 from ..context import NoResources
 from ..discovery import load_task
@@ -66,6 +67,7 @@ class _Call:
         self.max_payload_bytes = frame.max_payload_bytes
         self.resources = _NO_RESOURCES
         self.cancelled = False  # written by the reader
+        self.waits: Waits | None = None
         self._process = process
         self._progress: LatestProgress | None = None
         self._sending = threading.Lock()  # so that nothing older is sent after the latest
@@ -148,6 +150,8 @@ class Process:
                         call = self._call
                         if call is not None and (call.run.id, call.run.attempt) == (frame.id, frame.attempt):
                             call.cancelled = True
+                            if call.waits is not None:
+                                call.waits.interrupt()
                     case _:
                         pass
         except (OSError, EOFError):

@@ -30,10 +30,12 @@ class Threads:
         self._executor.submit(self._context.copy().run, self._execute, execution)
 
     def ask(self, execution: Execution) -> None:
-        """Nothing: the function looks at `current_run().cancelled`, or does not."""
+        """Let it wait for no other run; else the function looks at `current_run().cancelled`, or does not."""
+        if execution.waits is not None:
+            execution.waits.interrupt()
 
     def stop(self, execution: Execution) -> None:
-        """Nothing, for the same reason."""
+        """Nothing: threads cannot be stopped."""
 
     def _execute(self, execution: Execution) -> None:
         if execution.claim():
