@@ -246,9 +246,10 @@ class Starts:
         def firsts() -> list[float]:
             self.look()
             first: dict[int, float] = {}
-            for at, pid in self._starts:
-                if at > ready:
-                    first.setdefault(pid, at)
+            for at, pid in reversed(self._starts):
+                if at <= ready:
+                    break
+                first[pid] = at
             return sorted(first.values())
 
         await until(lambda: len(firsts()) >= processes, PATIENCE)
