@@ -102,6 +102,20 @@ def test_a_report_that_the_last_broker_had_committed_has_the_same_verdict_at_the
     run(main())
 
 
+def test_who_is_back_is_served_at_once_whoever_else_is_missing(path: Path) -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        left = await leave(path, clock, queued=1, held=1, killed=True)
+        async with broker(left.path, clock=clock) as b:
+            first = await b.worker()
+            await first.wait_for("run")
+            assert first.pushed == [(left.queued[0], 1)], "the one that is missing has all of its grace"
+            assert b.later(0.0, first).lost == 0
+            assert (await b.run(left.held[0])).attempt == 1
+
+    run(main())
+
+
 @pytest.mark.parametrize("down", [0, 3600])
 def test_the_grace_of_an_adopted_session_runs_from_the_start_of_the_broker(path: Path, down: float) -> None:
     async def main() -> None:
