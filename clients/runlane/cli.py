@@ -75,7 +75,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's end tries again
         # Whoever read the output may have had enough; a disk may be full.
         code = FAILED if isinstance(exc, BrokenPipeError) else complain(exc, FAILED)
+    if argv is None and arguments[:1] == ["serve"]:  # the process is this command's own
+        _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: to take a broker apart takes 0.3 s, for which the next one may be waiting."""
+    logging.shutdown()
+    os._exit(code)
 
 
 def _run(argv: list[str]) -> int:
