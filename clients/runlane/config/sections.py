@@ -132,7 +132,7 @@ class TimersSection(Section):
     start: float = setting(10.0, _TIMER, "a run that was pushed and not started by then goes to somebody else")
     heartbeat: float = setting(2.0, _TIMER, "how often the broker writes that it lives")
     sweep: float = setting(0.5, _TIMER, "how often deadlines are looked at")
-    drain: float = setting(1.0, Seconds(may_be_zero=True, longest=DAY), "how long a stopping broker takes reports")
+    drain: float = setting(0.5, Seconds(may_be_zero=True, longest=DAY), "how long a stopping broker takes reports")
 
 
 @dataclass(frozen=True)
