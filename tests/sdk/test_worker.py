@@ -399,15 +399,20 @@ def test_draining_finishes_what_runs() -> None:
     run(main())
 
 
-def test_a_worker_that_ends_while_it_has_no_connection_says_goodbye_on_the_next() -> None:
+def test_a_worker_that_ends_while_it_has_no_connection_says_goodbye_on_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("runlane.worker.control.GOODBYE_SECONDS", 30.0)
+
     async def main() -> None:
         async with fake_broker() as broker, working(broker, Stage()) as (worker, peer):
             peer.drop()
-            await peer.closed()
-            worker.stop()
             peer = await broker.peer()
-            assert (await peer.subscribed()).limit == 0
-            await peer.expect(m.Quit)
+            worker.stop()  # before the broker has answered `subscribe`
+            await peer.subscribed()
+            while isinstance(frame := await peer.next(), m.SetLimit):
+                assert frame.limit == 0
+            assert isinstance(frame, m.Quit)
 
     run(main())
 
