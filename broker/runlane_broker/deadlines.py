@@ -1,4 +1,4 @@
-"""uvicorn's protocols, with an end to each wait for a peer, and a bound to each turn, that has none there.
+"""uvicorn's protocols, with an end to each wait for a peer, and turns for strangers, that has none there.
 
 And without a traceback of its.
 """
@@ -6,12 +6,16 @@ And without a traceback of its.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.http11 import Request
 
 from .corking import Corked
+from .turns import EXTENSION, Standing, Turns
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as HTTPProtocol
@@ -25,8 +29,10 @@ CLOSE_SECONDS: Final = 1.0
 
 #: Pings of a peer within one second; nobody needs more than one.
 MAX_PINGS: Final = 1000
-#: Bytes of a peer that are parsed in one turn: they may be a hundred messages. Then others have theirs.
+#: Bytes of a peer that are parsed in one go: they may be a hundred messages. Then others have their turn.
 SLICE_BYTES: Final = 4096
+#: As many of one that has to wait for its turns.
+SMALL_SLICE_BYTES: Final = 1024
 #: Bytes that are looked through, after a close frame was sent, for the peer's own.
 MAX_AFTER_CLOSE: Final = 64 * 1024
 
@@ -36,6 +42,10 @@ class PromptHTTP(HTTPProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _upgraded = False
+
+    def __init__(self, *args: Any, turns: Turns, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._turns = turns
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """The peer owes a request."""
@@ -55,11 +65,18 @@ class PromptHTTP(HTTPProtocol):
             self._expect_nothing()
 
     def handle_websocket_upgrade(self, *args: Any) -> None:
-        """From here on it is the WebSocket's."""
-        self.transport = self._uncorked
-        super().handle_websocket_upgrade(*args)  # h11's gives it the request
+        """From here on it is the WebSocket's, when it is its turn: thousands may come back at once."""
         self._upgraded = True
         self._expect_nothing()
+        self._uncorked.pause_reading()
+        self._turns.call(partial(self._upgrade, *args))
+
+    def _upgrade(self, *args: Any) -> None:
+        if self._uncorked.is_closing():
+            return
+        self.transport = self._uncorked
+        super().handle_websocket_upgrade(*args)  # h11's gives it the request
+        self._uncorked.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody owes anything any more."""
@@ -83,10 +100,25 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
     _second = 0
     _pings = 0
     _rest = b""
+    _parsed = 0
+    _going_on = False
     _after_close = 0
+
+    def __init__(self, *args: Any, turns: Turns, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._turns = turns
+        self._standing = Standing(turns)
+
+    def handle_connect(self, event: Request) -> None:
+        """Tell the application how the connection stands."""
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:  # the application has not begun yet
+            extensions = self.scope.get("extensions") or {}
+            self.scope["extensions"] = {**extensions, EXTENSION: {"standing": self._standing}}
 
     async def run_asgi(self) -> None:
         """Serve the connection; then it has a moment to go by itself, unless it takes nothing any more."""
+        await self._turns.next()
         try:
             await super().run_asgi()
         finally:
@@ -94,43 +126,73 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
                 self.transport.abort()
             elif not self.disconnected:
                 self._deadline = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.transport.abort)
+                self._next()  # until the peer's close frame
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, a slice in each turn; nothing more is read until all of them are parsed."""
+        """Take bytes, a slice at a time; nothing more is read until all of them are parsed."""
         under_way = bool(self._rest)
-        self._rest += data
-        if not under_way:
+        self._rest = self._rest[self._parsed :] + data
+        self._parsed = 0
+        if under_way:
+            self._read_no_more()
+        elif self._standing.waits:
+            self._read_no_more()
+            self._soon_go_on()
+        else:
             self._go_on()
 
     def _go_on(self) -> None:
+        """Parse a slice; the next one when the application has taken what was in this one."""
+        self._going_on = False
         if self.disconnected or self.transport.is_closing():
+            self._rest = b""
             return
-        data, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
+        size = SMALL_SLICE_BYTES if self._standing.waits else SLICE_BYTES
+        data = self._rest[self._parsed : self._parsed + size]
+        self._parsed += size
+        if self._parsed >= len(self._rest):
+            self._rest = b""
         self._parse(data)
-        if not self._rest:
-            self._read_on()
+        if self._rest:
+            self._read_no_more()
+        self._next()
+
+    def _next(self) -> None:
+        """Go on, or read on, unless the application has something to take first."""
+        if not self.queue.empty() and not self.close_sent:
             return
+        if self._rest:
+            self._soon_go_on()
+        elif self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def _soon_go_on(self) -> None:
+        if self._going_on:
+            return
+        self._going_on = True
+        if self._standing.waits:
+            self._turns.call(self._go_on)
+        else:
+            self.loop.call_soon(self._go_on)
+
+    def _read_no_more(self) -> None:
         if not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self._go_on)
 
     async def receive(self) -> Any:
-        """Return the next message; read on if it was the last that has come."""
+        """Return the next message; go on if it was the last that has come."""
         message = await self.queue.get()
-        self._read_on()
+        await self._standing.turn()
+        self._next()
         return message
-
-    def _read_on(self) -> None:
-        if self.read_paused and not self._rest and (self.queue.empty() or self.close_sent):
-            self.read_paused = False
-            self.transport.resume_reading()
 
     def _parse(self, data: bytes) -> None:
         """Parse. Text that is none, with a close frame right behind it, is more than uvicorn can bear."""
         if self.close_sent:
             self._after_close += len(data)
-            if self._after_close + len(self._rest) > MAX_AFTER_CLOSE:
+            if self._after_close + len(self._rest) - self._parsed > MAX_AFTER_CLOSE:
                 self._rest = b""
                 self.transport.abort()
                 return

@@ -11,7 +11,8 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,6 +21,7 @@ from runlane.protocol.limits import MAX_MESSAGE_BYTES
 
 from .deadlines import PromptHTTP, PromptWebSocket
 from .receipts import ReceiptProtocol
+from .turns import Turns
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,10 +42,11 @@ class WebSocketConnection(PromptWebSocket, ReceiptProtocol):
 @asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]:
     """Serve an application on a listener while the block runs; then close every connection with 1012."""
+    turns = Turns()
     config = uvicorn.Config(
         app,
-        http=PromptHTTP,
-        ws=WebSocketConnection,
+        http=cast("type[asyncio.Protocol]", partial(PromptHTTP, turns=turns)),
+        ws=cast("type[asyncio.Protocol]", partial(WebSocketConnection, turns=turns)),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,

@@ -204,7 +204,9 @@ class Producer(Listener):
 
     async def watch(self, *ids: str) -> list[str]:
         self.core.watching.watch(self, ids)
-        unknown = await self.core.watching.look_up(self, ids)
+        ended, unknown = await self.core.watching.look_up(self, ids)
+        for run in ended:
+            self.run_finished(run)
         self.core.watching.unwatch(self, unknown)
         return unknown
 

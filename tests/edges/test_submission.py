@@ -474,7 +474,7 @@ def test_an_outbox_has_an_end() -> None:
         assert outbox.put(b"12345")
         assert not outbox.put(b"1")
         assert outbox.bytes == 10
-        assert await outbox.take() == [b"[12345,12345]"]
+        assert outbox.take() == [b"[12345,12345]"]
         assert not outbox.put(b"1"), "what is on its way still counts"
         outbox.sent(13)
         assert outbox.bytes == 0
@@ -489,10 +489,10 @@ def test_an_outbox_packs_up_to_the_limit_of_a_message() -> None:
         frame = b"x" * (limits.MAX_MESSAGE_BYTES // 3)
         for _ in range(7):
             outbox.put(frame)
-        messages = outbox.take_now()
+        messages = outbox.take()
         assert [len(message) for message in messages] == [2 * len(frame) + 3] * 3 + [len(frame)]
         assert max(map(len, messages)) <= limits.MAX_MESSAGE_BYTES
-        assert outbox.take_now() == []
+        assert outbox.take() == []
 
     run(main())
 
@@ -513,14 +513,19 @@ def test_an_outbox_says_once_that_it_is_congested_and_once_that_it_is_clear() ->
     run(main())
 
 
-def test_taking_from_an_outbox_waits_for_a_frame() -> None:
+def test_an_outbox_says_when_there_is_something_to_take() -> None:
     async def main() -> None:
         outbox = Outbox(100)
-        taking = asyncio.create_task(outbox.take())
+        filling = asyncio.create_task(outbox.filled())
         await asyncio.sleep(0)
-        assert not taking.done()
+        assert not filling.done()
         outbox.put(b"1")
-        assert await taking == [b"1"]
+        await filling
+        assert outbox.take() == [b"1"]
+        filling = asyncio.create_task(outbox.filled())
+        await asyncio.sleep(0)
+        assert not filling.done()
+        filling.cancel()
 
     run(main())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,10 +16,10 @@ from typing import Any
 import msgspec
 
 from runlane.protocol import messages as m
-from runlane.protocol.codec import encode
 from tests.faults.harness import get, new_run, producer_wire, subscribed, worker_wire
 
 from . import raw
+from .peers import SUBSCRIBE
 from .rig import MIB, Rig, rig
 
 #: Quiet and hostile windows, in turn.
@@ -26,19 +28,6 @@ PAIRS = 5
 QUIET = 4.0
 #: Seconds after which nobody waits for a peer to be cut any more.
 PATIENCE = 30.0
-
-_NOBODY = b"0192f3a0-5c1e-7d2a-9b3f-4e5d6c7b8a90"
-_BEAT = b'{"type":"beat","n":1}'
-_FINISHED = b'{"type":"finished","id":"' + _NOBODY + b'","attempt":1,"state":{"type":"COMPLETED"}}'
-_SUBSCRIBE = b'{"type":"subscribe","client_id":"hostile","keys":["hostile"],"limit":1}'
-#: What flooders say: the socket, and a message that they repeat as fast as it is taken.
-FLOODS: Sequence[tuple[str, bytes]] = (
-    ("worker", _BEAT),
-    ("producer", b"[" + b",".join([_BEAT] * 1000) + b"]"),
-    ("worker", b"[" + b",".join([_FINISHED] * 100) + b"]"),
-    ("producer", b'{"type":"submit","ref":1,"runs":[{},{},{}]}'),
-    ("producer", b"[" + b",".join([b"null"] * 100) + b"]"),
-)
 
 
 async def hostile(peers: int) -> dict[str, Any]:
@@ -74,14 +63,13 @@ async def _pairs(it: Rig, peers: int) -> dict[str, Any]:
     most = before
     for _ in range(PAIRS):
         quiet = await _quiet(it)
-        deaf = [asyncio.create_task(_never_read(it.place.port, large)) for _ in range(peers)]
-        loud = [asyncio.create_task(_flood(it.place.port, *FLOODS[i % len(FLOODS)])) for i in range(peers)]
-        while not all(task.done() for task in (*deaf, *loud)):
+        let_loose = asyncio.create_task(_let_loose(it.place.port, large, peers))
+        while not let_loose.done():
             await asyncio.sleep(0.2)
             most = max(most, it.broker.rss())
         pairs.append((quiet, await it.healthy.window("hostile")))
-        cuts["never reading"] += [task.result() for task in deaf]
-        cuts["flooding"] += [task.result() for task in loud]
+        for what, seconds in let_loose.result().items():
+            cuts[what] += seconds
     return {
         "samples, quiet": sum(quiet["samples"] for quiet, _ in pairs),
         "samples, hostile": sum(loud["samples"] for _, loud in pairs),
@@ -96,6 +84,19 @@ async def _pairs(it: Rig, peers: int) -> dict[str, Any]:
         **{f"s until the last {what} was cut": max(seconds) for what, seconds in cuts.items()},
         "MiB of growth at most": (most - before) / MIB,
     }
+
+
+async def _let_loose(port: int, large: str, peers: int) -> dict[str, list[float]]:
+    """Have hostile peers until all of them are cut; the seconds that took, by kind."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.fuzz.peers", str(port), large, str(peers), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), 3 * PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+    return json.loads(output)
 
 
 async def _quiet(it: Rig) -> dict[str, Any]:
@@ -125,38 +126,6 @@ async def _large_result(it: Rig) -> str:
 def encode_run(run: m.NewRun) -> bytes:
     """Return an item of a `submit`."""
     return msgspec.json.encode(run)
-
-
-async def _never_read(port: int, large: str) -> float:
-    """Ask for a large result again and again, take none; the seconds from the last thing taken to the cut."""
-    since = time.monotonic()
-    with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
-        async with asyncio.timeout(PATIENCE):
-            peer = await raw.connect(port, "producer")
-            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            since = time.monotonic()
-            await peer.send(b'{"type":"auth"}')
-            while not peer.writer.transport.is_closing():
-                await peer.send(encode(m.Watch(ids=(large,))))
-                await asyncio.sleep(0.05)
-    return time.monotonic() - since
-
-
-async def _flood(port: int, kind: str, message: bytes) -> float:
-    """Repeat a message as fast as it is taken; the seconds until the cut."""
-    since = time.monotonic()
-    with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
-        async with asyncio.timeout(PATIENCE):
-            peer = await raw.connect(port, kind)
-            since = time.monotonic()
-            await peer.send(b'{"type":"auth"}', *([_SUBSCRIBE] if kind == "worker" else []))
-            ending = asyncio.create_task(peer.ended())
-            while not peer.writer.transport.is_closing() and not ending.done():
-                await peer.send(message)
-                await asyncio.sleep(0)
-            ending.cancel()
-            peer.close()
-    return time.monotonic() - since
 
 
 # --- Half a handshake, and thousands of whole ones --------------------------------------------------------------
@@ -215,7 +184,7 @@ async def _subscribe(port: int) -> tuple[raw.Raw, int]:
         with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(2 * PATIENCE):
                 peer = await raw.connect(port, "worker")
-                await peer.send(b'{"type":"auth"}', _SUBSCRIBE)
+                await peer.send(b'{"type":"auth"}', SUBSCRIBE)
                 await peer.reader.readuntil(b'"subscribed"')
                 return peer, attempts
         await asyncio.sleep(0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..storage.records import FinalRun
 from ..storage.store import Store
 from .hub import Hub
 from .ports import Watcher
@@ -20,12 +21,14 @@ class Watching:
         """Tell `watcher` of these runs from now on. What has ended already `look_up` finds."""
         self._hub.watch(watcher, ids)
 
-    async def look_up(self, watcher: Watcher, ids: Sequence[str]) -> list[str]:
-        """Tell of those that have ended before; returns the ids of which there was no run when it looked.
+    async def look_up(self, watcher: Watcher, ids: Sequence[str]) -> tuple[list[FinalRun], list[str]]:
+        """Return those that have ended before, of which the caller tells, and the ids of which there was no run.
 
-        They go on being watched: one may have come since, and `watcher` may know of it. Raises `StoreUnavailable`.
+        The latter go on being watched: one may have come since, and `watcher` may know of it. Raises
+        `StoreUnavailable`.
         """
         outcomes = await self._store.outcomes(ids)
+        ended: list[FinalRun] = []
         unknown: list[str] = []
         for run_id in ids:
             if not self._hub.is_watched_by(watcher, run_id):
@@ -34,8 +37,8 @@ class Watching:
                 unknown.append(run_id)
             elif (final := outcomes[run_id]) is not None:
                 self._hub.unwatch(watcher, [run_id])
-                watcher.run_finished(final)
-        return unknown
+                ended.append(final)
+        return ended, unknown
 
     def unwatch(self, watcher: Watcher, ids: Sequence[str]) -> None:
         """Stop telling."""

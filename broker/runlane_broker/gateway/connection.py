@@ -19,6 +19,7 @@ from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
 
 from ..access import AUTHENTICATED, Access
 from ..core.core import Core
+from ..turns import standing_of
 from .outbox import Outbox
 from .talk import Talk
 
@@ -31,7 +32,7 @@ _CLOSE_SECONDS: Final = 1.0
 #: Reading waits so long for room before it gives up. Seconds.
 _CROWDED_SECONDS: Final = 5.0
 #: A message's frames are taken in slices of about this many bytes; between them others have their turn.
-_SLICE_BYTES: Final = 16 * 1024
+_SLICE_BYTES: Final = 8 * 1024
 #: What a frame counts for at least in a slice: short ones cost time, too.
 _FRAME_BYTES: Final = 256
 
@@ -71,6 +72,8 @@ class Connection:
         self._unprocessed = 0
         self._unprocessed_bytes = 0
         self._talk = Talk(core.clock.monotonic)
+        self._standing = standing_of(socket.scope)
+        self._standing.trusted = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._conversation.phase.name}, {self._outbox!r}>"
@@ -96,6 +99,7 @@ class Connection:
         if not self._outbox.put(encode(frame)):
             self.close(CloseCode.UNRESPONSIVE, "too slow: the outbox is full")
         elif self._outbox.turned_congested():
+            self._standing.trusted = False
             self.on_congested()
 
     def refuse(self, refused: FrameRefused) -> None:
@@ -116,6 +120,11 @@ class Connection:
         """Note that a frame changed nothing; a peer that goes on so is closed."""
         if not self._talk.spend(cost):
             self.silence()
+        self._standing.trusted = self._standing.trusted and self._talk.is_sparing
+
+    def of_use(self) -> None:
+        """Note that a frame changed something; a peer that is of use waits for no turns."""
+        self._standing.trusted = self._talk.is_sparing and not self._outbox.congested
 
     def silence(self) -> None:
         """Close: it has said too much."""
@@ -214,7 +223,7 @@ class Connection:
             if not self._room.is_set():
                 await self._wait_for_room()
             elif taken >= _SLICE_BYTES:
-                await asyncio.sleep(0)
+                await (self._standing.turn() if self._standing.waits else asyncio.sleep(0))
                 taken = 0
 
     def _handle(self, frame: m.Frame | FrameRefused, size: int) -> None:
@@ -225,6 +234,7 @@ class Connection:
             if not self._talk.allows(frame):
                 self.silence()
                 return
+            self._standing.trusted = self._standing.trusted and self._talk.is_sparing
             self._handlers[type(frame)](frame, size)
         except FrameRefused as exc:
             self.refuse(exc)
@@ -233,7 +243,9 @@ class Connection:
         """The one writer. Nobody else waits for a peer."""
         try:
             while True:
-                await self._send_all(await self._outbox.take(), WRITE_SECONDS)
+                await self._outbox.filled()
+                await self._standing.turn()
+                await self._send_all(self._outbox.take(), WRITE_SECONDS)
                 if self._outbox.turned_clear():
                     self.on_clear()
         except TimeoutError:
@@ -255,7 +267,7 @@ class Connection:
         code, reason = self._closing or (CloseCode.FAILED, "internal error")
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._send_all(self._outbox.take_now(), _CLOSE_SECONDS)
+                await self._send_all(self._outbox.take(), _CLOSE_SECONDS)
                 await self._socket.close(code, reason[:120])
         except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
             return  # it does not: the transport is closed when we return

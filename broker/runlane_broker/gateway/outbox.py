@@ -34,15 +34,13 @@ class Outbox:
         self._filled.set()
         return True
 
-    async def take(self) -> list[bytes]:
-        """Wait for frames, return them as messages."""
+    async def filled(self) -> None:
+        """Wait for frames."""
         await self._filled.wait()
-        self._filled.clear()
-        frames, self._frames = self._frames, []
-        return list(pack(frames))
 
-    def take_now(self) -> list[bytes]:
+    def take(self) -> list[bytes]:
         """Return what is there as messages."""
+        self._filled.clear()
         frames, self._frames = self._frames, []
         return list(pack(frames))
 

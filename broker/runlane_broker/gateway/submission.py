@@ -26,6 +26,7 @@ from ..errors import Overloaded, StoreUnavailable
 from ..storage.records import Created, Creation, FinalRun, NewRunRecord, TransitionOutcome
 from .connection import Connection
 
+_CREATED = (Creation.CREATED, Creation.LEASED)
 _REFUSED = {
     Creation.ID_CONFLICT: "this id is taken by a run with another key or other parameters",
     Creation.IDEMPOTENCY_CONFLICT: "this idempotency key is taken by a run with other parameters",
@@ -132,6 +133,8 @@ class SubmissionConnection(Connection):
             )
             return
         results = iter(outcomes)
+        if any(created.how in _CREATED for created in outcomes):
+            self.of_use()
         answers = (item if isinstance(item, m.SubmittedRun) else _answer(item, next(results)) for item in items)
         self.send(m.Submitted(ref=ref, runs=tuple(answers)))
         # What was looked for a moment ago, and perhaps not found: nobody shall hear of that after this.
@@ -171,14 +174,15 @@ class SubmissionConnection(Connection):
                     await asyncio.shield(before)
                 ids = [run_id for sought in batch for run_id in sought.ids]
                 self._sought_now = frozenset(ids)
-                unknown = await self._core.watching.look_up(self, ids)
+                ended, unknown = await self._core.watching.look_up(self, ids)
                 self._sought_now = frozenset()
+                # What was asked for again meanwhile has its answer coming: there may be such a run by now.
+                self._not_found([run_id for run_id in unknown if self._watched[run_id] <= batch[-1].question])
+                await self._tell(ended)
                 self._together = _FEW if self._outbox.congested else min(2 * self._together, _IDS_PER_LOOK)
                 for sought in batch:
                     if sought.release is not None:
                         sought.release()
-                # What was asked for again meanwhile has its answer coming: there may be such a run by now.
-                self._not_found([run_id for run_id in unknown if self._watched[run_id] <= batch[-1].question])
         except StoreUnavailable:
             self.close(CloseCode.OVERLOADED, "the database cannot be read now")
         finally:
@@ -191,6 +195,14 @@ class SubmissionConnection(Connection):
             batch.append(self._sought.popleft())
             room -= len(batch[-1].ids)
         return batch
+
+    async def _tell(self, ended: Sequence[FinalRun]) -> None:
+        """Tell of these, unless it does not want to know any more. Results may be large, and many may ask."""
+        for run in ended:
+            await self._clear.wait()
+            await self._standing.turn()
+            if run.id in self._watched:
+                self.run_finished(run)
 
     def _not_found(self, unknown: Sequence[str]) -> None:
         self.in_vain(len(unknown) * _VAIN_WATCH)

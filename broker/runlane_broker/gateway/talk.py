@@ -11,6 +11,8 @@ from runlane.protocol import messages as m
 BURST: Final = 2500.0
 #: … and so much a second. An honest worker beats once a second at most.
 RATE: Final = 100.0
+#: Who has as much of it left talks sparingly.
+_SPARING: Final = 0.95
 #: What a frame costs. A worker tells of each of its 1,000 runs' progress ten times a second at most;
 #: who gives up thousands of runs that it waits for says so of each.
 _COSTS: Final[Mapping[type[m.Frame], float]] = {
@@ -43,3 +45,8 @@ class Talk:
         self._left = min(self._left + (now - self._since) * RATE, BURST) - cost
         self._since = now
         return self._left >= 0
+
+    @property
+    def is_sparing(self) -> bool:
+        """Whether it had said hardly anything of the kind when it last spoke."""
+        return self._left > _SPARING * BURST

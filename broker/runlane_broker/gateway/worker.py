@@ -21,8 +21,8 @@ from .connection import Connection, logger
 #: What a report costs that comes too late. A worker that was lost is told which runs are not its own any more.
 _VAIN_REPORT = 4.0
 #: For how many a report counts, while it waits, of a run that the session does not hold: it is repeated, or in
-#: vain, and a worker has a hundred of those under way at most.
-_STRANGE_WEIGHT = 4 * MAX_LIMIT // 100
+#: vain. A worker has a few of those under way at most, for everybody waits for the commit that they are part of.
+_STRANGE_WEIGHT = 4 * MAX_LIMIT // 5
 
 
 class WorkerConnection(Connection):
@@ -110,6 +110,8 @@ class WorkerConnection(Connection):
         self.send(m.Recorded(runs=(m.RecordedRun(id=run_id, attempt=attempt, gone=gone),)))
         if gone:
             self.in_vain(_VAIN_REPORT)
+        else:
+            self.of_use()
 
     def lease_lost(self, run_id: str, attempt: int) -> None:
         """Tell that a lease is over."""

@@ -1,0 +1,157 @@
+"""Who waits for a turn of the event loop, and how many turns there are in one of its passes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from runlane_broker import deadlines
+from runlane_broker.gateway import talk
+from runlane_broker.turns import PASS_SECONDS, Standing, Turns, standing_of
+
+from .harness import SUBMISSION, WORKER, Host, authenticated, new_run, producer, run, worker
+
+BEAT = {"type": "beat", "n": 1}
+
+
+async def passes_of(turns: Turns, count: int, work: Callable[[], Any]) -> list[list[int]]:
+    """Ask for turns, work in each; return which were had in each pass of the loop."""
+    had: list[int] = []
+
+    def take(number: int) -> None:
+        work()
+        had.append(number)
+
+    for number in range(count):
+        turns.call(lambda number=number: take(number))
+    passes: list[list[int]] = []
+    while sum(map(len, passes)) < count:
+        before = len(had)
+        await asyncio.sleep(0)
+        passes.append(had[before:])
+    return passes
+
+
+def test_turns_that_take_long_are_had_one_in_a_pass_and_in_their_order() -> None:
+    now = 0.0
+
+    def work() -> None:
+        nonlocal now
+        now += 5 * PASS_SECONDS
+
+    async def main() -> list[list[int]]:
+        return [passed for passed in await passes_of(Turns(lambda: now), 50, work) if passed]
+
+    passes = asyncio.run(main())
+    assert [number for passed in passes for number in passed] == list(range(50))
+    assert max(map(len, passes)) <= 2, "it is seen in the next pass what one took"
+    assert len(passes) >= 48
+
+
+def test_turns_that_take_no_time_are_had_by_the_dozen() -> None:
+    async def main() -> list[list[int]]:
+        return await passes_of(Turns(lambda: 0.0), 5000, lambda: None)
+
+    passes = asyncio.run(main())
+    assert len(passes) < 5000 / 32
+    assert max(map(len, passes)) <= 64
+
+
+def test_a_turn_that_nobody_waits_for_any_more_is_passed_on() -> None:
+    async def main() -> None:
+        turns = Turns()
+        waiting = [asyncio.create_task(turns.next()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(waiting[0], waiting[2])
+        assert waiting[1].cancelled()
+
+    asyncio.run(main())
+
+
+def test_only_who_is_not_trusted_waits() -> None:
+    async def main() -> None:
+        standing = Standing(Turns())
+        assert not standing.waits
+        standing.trusted = False
+        assert standing.waits
+        waiting = asyncio.create_task(standing.turn())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        async with asyncio.timeout(5):
+            await waiting
+        alone = standing_of({"type": "websocket"})
+        alone.trusted = False
+        assert not alone.waits, "another server has no turns"
+
+    asyncio.run(main())
+
+
+def standings(host: Host) -> list[bool]:
+    """Return whether each connection that a peer has open is trusted, but for the broker's own watchman's."""
+
+    def look() -> list[bool]:
+        every = [p for p in gc.get_objects() if issubclass(type(p), deadlines.PromptWebSocket)]
+        return [
+            p._standing.trusted for p in every if p.queue.empty() and not p.disconnected and p in p.connections
+        ]
+
+    return host.call(look)
+
+
+def test_who_has_been_of_use_is_trusted_until_it_talks_in_vain(broker: Host) -> None:
+    async def main() -> None:
+        before = sorted(standings(broker))
+        async with producer(broker) as peer:
+            assert sorted(standings(broker)) == sorted([*before, False]), "nobody knows it"
+            await peer.submit(new_run("edge.turns"))
+            assert sorted(standings(broker)) == sorted([*before, True])
+            await peer.say([BEAT] * int(0.06 * talk.BURST))
+            await peer.answers()
+            assert sorted(standings(broker)) == sorted([*before, False])
+            await peer.submit(new_run("edge.turns"))
+            assert sorted(standings(broker)) == sorted([*before, False]), "it has hardly stopped"
+
+    run(main())
+
+
+def test_a_worker_is_trusted_when_it_has_finished_a_run(broker: Host) -> None:
+    async def main() -> None:
+        async with producer(broker) as sender:
+            await sender.submit(new_run("edge.turns.worker"))
+            before = sorted(standings(broker))
+            async with worker(broker, "edge.turns.worker") as peer:
+                assert sorted(standings(broker)) == sorted([*before, False])
+                (pushed,) = await peer.pushed()
+                await peer.finish(pushed, result=1)
+                assert sorted(standings(broker)) == sorted([*before, True])
+
+    run(main())
+
+
+@pytest.mark.parametrize("path", [WORKER, SUBMISSION])
+def test_strangers_are_answered_while_others_flood(
+    broker: Host, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(talk, "BURST", 1e9)
+    monkeypatch.setattr(talk.Talk, "is_sparing", False)
+
+    async def flood() -> None:
+        async with producer(broker) as peer:
+            await peer.say(*([BEAT] * 100 for _ in range(50)))
+            await peer.answers(5000)
+
+    async def say_hello() -> None:
+        async with authenticated(broker, path):
+            pass
+
+    async def main() -> None:
+        every: list[Awaitable[None]] = [*(flood() for _ in range(5)), *(say_hello() for _ in range(20))]
+        await asyncio.gather(*every)
+
+    run(main())

@@ -1,0 +1,82 @@
+"""Peers that never read, and peers that flood, in a process of their own.
+
+It has the lowest priority: hostile peers are on machines of theirs, and what they take from a broker is what they
+have it do, not its processor. Arguments: the broker's port, a run with a large result, how many of each kind. It
+prints one line of JSON when all have been cut: the seconds that took, by kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from runlane.protocol import messages as m
+from runlane.protocol.codec import encode
+
+from . import raw
+
+#: Seconds after which nobody waits for a peer to be cut any more.
+PATIENCE = 30.0
+
+_NOBODY = b"0192f3a0-5c1e-7d2a-9b3f-4e5d6c7b8a90"
+_BEAT = b'{"type":"beat","n":1}'
+_FINISHED = b'{"type":"finished","id":"' + _NOBODY + b'","attempt":1,"state":{"type":"COMPLETED"}}'
+SUBSCRIBE = b'{"type":"subscribe","client_id":"hostile","keys":["hostile"],"limit":1}'
+#: What flooders say: the socket, and a message that they repeat as fast as it is taken.
+FLOODS: Sequence[tuple[str, bytes]] = (
+    ("worker", _BEAT),
+    ("producer", b"[" + b",".join([_BEAT] * 1000) + b"]"),
+    ("worker", b"[" + b",".join([_FINISHED] * 100) + b"]"),
+    ("producer", b'{"type":"submit","ref":1,"runs":[{},{},{}]}'),
+    ("producer", b"[" + b",".join([b"null"] * 100) + b"]"),
+)
+
+
+async def _never_read(port: int, large: str) -> float:
+    """Ask for a large result again and again, take none; the seconds from the last thing taken to the cut."""
+    since = time.monotonic()
+    with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+        async with asyncio.timeout(PATIENCE):
+            peer = await raw.connect(port, "producer")
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            since = time.monotonic()
+            await peer.send(b'{"type":"auth"}')
+            while not peer.writer.transport.is_closing():
+                await peer.send(encode(m.Watch(ids=(large,))))
+                await asyncio.sleep(0.05)
+    return time.monotonic() - since
+
+
+async def _flood(port: int, kind: str, message: bytes) -> float:
+    """Repeat a message as fast as it is taken; the seconds until the cut."""
+    since = time.monotonic()
+    with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+        async with asyncio.timeout(PATIENCE):
+            peer = await raw.connect(port, kind)
+            since = time.monotonic()
+            await peer.send(b'{"type":"auth"}', *([SUBSCRIBE] if kind == "worker" else []))
+            ending = asyncio.create_task(peer.ended())
+            while not peer.writer.transport.is_closing() and not ending.done():
+                await peer.send(message)
+                await asyncio.sleep(0)
+            ending.cancel()
+            peer.close()
+    return time.monotonic() - since
+
+
+async def main(port: int, large: str, count: int) -> None:
+    """Be hostile until all are cut."""
+    deaf = [_never_read(port, large) for _ in range(count)]
+    loud = [_flood(port, *FLOODS[i % len(FLOODS)]) for i in range(count)]
+    seconds = await asyncio.gather(*deaf, *loud)
+    print(json.dumps({"never reading": seconds[:count], "flooding": seconds[count:]}))
+
+
+if __name__ == "__main__":
+    os.nice(19)
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
