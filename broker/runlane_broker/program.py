@@ -23,6 +23,9 @@ from .storage.schema import upgrade
 
 logger = logging.getLogger("runlane")
 
+#: What is said at the end has so long to leave before the connections are closed.
+_PARTING_SECONDS = 0.05
+
 
 def run_broker(settings: Settings, listener: socket.socket) -> None:
     """Run a broker until it is told to stop. Raises `ConfigurationError`, `StartupError`, `StoreUnavailable`."""
@@ -82,5 +85,6 @@ async def _drain(broker: Broker, seconds: float) -> None:
     logger.info("draining")
     broker.core.drain()
     deadline = asyncio.get_running_loop().time() + seconds
+    await asyncio.sleep(_PARTING_SECONDS)
     while broker.core.holds_runs() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(_PARTING_SECONDS)

@@ -352,7 +352,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "watch-too-late",
         "who watches what has ended is not told",
         "core/watching.py",
-        "                watcher.run_finished(final)\n",
+        "                ended.append(final)\n",
         "                pass\n",
     ),
     _one(
