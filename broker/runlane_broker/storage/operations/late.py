@@ -8,19 +8,16 @@ marked (their queue or key has more patience) are passed by once.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from runlane.protocol.states import StateType
-
-from ...orchestration.common_rules import LATE
 from ..queries import Query
 from ..queries import late as q
 from ..queue_records import POLLED_RECENTLY
-from ..transaction import Row, Transaction
+from ..transaction import Transaction
 from .base import Chore
 from .pushing import start_limits
 
@@ -42,7 +39,12 @@ POOL_FULL: Final = "the concurrency limit of the work pool is reached"
 NOT_POLLED: Final = "nobody polls the work queue"
 NOT_TAKEN: Final = "those who poll the work queue have not started it"
 
+#: A run that is late: its id, the details of its state, and why it has not started.
+Late: TypeAlias = tuple[str, str | None, str]
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_task_runs = msgspec.json.Decoder(list[tuple[str, int, str | None, str]]).decode
+_decode_flow_runs = msgspec.json.Decoder(list[tuple[str, int, str | None, str | None, int | None]]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,25 +67,29 @@ class _MarkLate(Chore[Marked]):
         """Choose and mark, step by step."""
         marked = 0
         place = self.after
-        mark = self._marker(tx)
+        tx.flush()
+        late = self._choose(tx)
         for _ in range(LONGEST // STEP):
-            rows = self._page(tx, place)
-            marked += sum(mark(*row) for row in rows)
-            tx.flush()
-            if len(rows) < STEP:
+            runs = self._page(tx, place)
+            marked += self._mark(tx, [found for run in runs if (found := late(*run)) is not None])
+            if len(runs) < STEP:
                 return Marked(marked, None)
-            place = (rows[-1][1], rows[-1][0])
+            place = max((due, run_id) for run_id, due, *_ in runs)
             if tx.is_wanted():
                 break
         return Marked(marked, place)
 
     @abstractmethod
-    def _page(self, tx: Transaction, place: Place) -> list[Row]:
-        """Return the next runs that may be late."""
+    def _page(self, tx: Transaction, place: Place) -> list[Any]:
+        """Return the next runs that may be late: for each its id, when it was due, and what else tells."""
 
     @abstractmethod
-    def _marker(self, tx: Transaction) -> Callable[..., int]:
-        """Return what marks one of them, and says how many that were."""
+    def _choose(self, tx: Transaction) -> Callable[..., Late | None]:
+        """Return what says whether one of them is late, and why."""
+
+    @abstractmethod
+    def _mark(self, tx: Transaction, runs: Sequence[Late]) -> int:
+        """Mark them, and return how many still waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +102,20 @@ class MarkTaskRunsLate(_MarkLate):
     patience_of: Mapping[str, int] = field(default_factory=dict[str, int])
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def _page(self, tx: Transaction, place: Place) -> list[Row]:
+    def _page(self, tx: Transaction, place: Place) -> list[Any]:
         shortest = min(self.patience, *self.patience_of.values(), self.patience)
-        return tx.rows(q.overdue_task_runs, _params(tx, shortest, place))
+        return _decode_task_runs(_read(tx, q.overdue_task_runs, shortest, place))
 
-    def _marker(self, tx: Transaction) -> Callable[..., int]:
-        def mark(run_id: str, due: int, attempt: int, details: str | None, task_key: str) -> int:
+    def _choose(self, tx: Transaction) -> Callable[..., Late | None]:
+        def choose(run_id: str, due: int, details: str | None, task_key: str) -> Late | None:
             if due > tx.now - self.patience_of.get(task_key, self.patience):
-                return 0
-            return _mark(tx, _TASK_RUNS, run_id, due, attempt, details, self.reasons.get(task_key, NO_WORKER))
+                return None
+            return run_id, details, self.reasons.get(task_key, NO_WORKER)
 
-        return mark
+        return choose
+
+    def _mark(self, tx: Transaction, runs: Sequence[Late]) -> int:
+        return _write(tx, q.insert_task_run_states, q.mark_task_runs, runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,64 +128,46 @@ class MarkFlowRunsLate(_MarkLate):
     shortest: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def _page(self, tx: Transaction, place: Place) -> list[Row]:
-        return tx.rows(q.overdue_flow_runs, _params(tx, self.shortest, place))
+    def _page(self, tx: Transaction, place: Place) -> list[Any]:
+        return _decode_flow_runs(_read(tx, q.overdue_flow_runs, self.shortest, place))
 
-    def _marker(self, tx: Transaction) -> Callable[..., int]:
+    def _choose(self, tx: Transaction) -> Callable[..., Late | None]:
         reasons: dict[str | None, str] = {None: NO_QUEUE}
 
-        def mark(
-            run_id: str, due: int, attempt: int, details: str | None, queue_id: str | None, patience: int | None
-        ) -> int:
+        def choose(
+            run_id: str, due: int, details: str | None, queue_id: str | None, patience: int | None
+        ) -> Late | None:
             if due > tx.now - (self.patience if patience is None else patience):
-                return 0
+                return None
             if queue_id is not None and queue_id not in reasons:
                 reasons[queue_id] = _reason(tx, run_id, queue_id, self.reasons)
-            return _mark(tx, _FLOW_RUNS, run_id, due, attempt, details, reasons[queue_id])
+            return run_id, details, reasons[queue_id]
 
-        return mark
+        return choose
 
-
-def _params(tx: Transaction, patience: int, after: Place) -> dict[str, Any]:
-    return {"before": tx.now - patience, "after_due": after[0], "after_id": after[1], "limit": STEP}
-
-
-_TASK_RUNS: Final[tuple[Query, Query]] = (q.mark_task_run, q.insert_task_run_state)
-_FLOW_RUNS: Final[tuple[Query, Query]] = (q.mark_flow_run, q.insert_flow_run_state)
+    def _mark(self, tx: Transaction, runs: Sequence[Late]) -> int:
+        return _write(tx, q.insert_flow_run_states, q.mark_flow_runs, runs)
 
 
-def _mark(
-    tx: Transaction,
-    kind: tuple[Query, Query],
-    run_id: str,
-    due: int,
-    attempt: int,
-    details: str | None,
-    reason: str,
-) -> int:
-    """Mark one run and append to its history; 0 if it does not wait any more."""
-    mark, insert_state = kind
-    timestamp = tx.tick()
-    state_id = tx.new_id(timestamp)
-    if tx.run(mark, {"id": run_id, "state_id": state_id, "timestamp": timestamp}) == 0:
+def _read(tx: Transaction, query: Query, patience: int, after: Place) -> str:
+    params = {"before": tx.now - patience, "after_due": after[0], "after_id": after[1], "limit": STEP}
+    row = tx.row(query, params)
+    return (row and row[0]) or "[]"
+
+
+def _write(tx: Transaction, insert_states: Query, mark: Query, runs: Sequence[Late]) -> int:
+    """Append to the histories of those that still wait, and mark them: each statement looks for itself."""
+    if not runs:
         return 0
-    tx.later(
-        insert_state,
-        {
-            "id": state_id,
-            "run_id": run_id,
-            "type": StateType.SCHEDULED.value,
-            "name": LATE,
-            "message": f"The run has not started in time: {reason}.",
-            "timestamp": timestamp,
-            "due": due,
-            "attempt": attempt,
-            "session_id": None,
-            "details": _without_transition(details),
-            "data": None,
-        },
-    )
-    return 1
+    marks = {"runs": _encode([_state(tx, *run) for run in runs]).decode()}
+    tx.run(insert_states, marks)
+    return tx.run(mark, marks)
+
+
+def _state(tx: Transaction, run_id: str, details: str | None, reason: str) -> tuple[Any, ...]:
+    timestamp = tx.tick()
+    message = f"The run has not started in time: {reason}."
+    return run_id, tx.new_id(timestamp), timestamp, message, _without_transition(details)
 
 
 def _without_transition(details: str | None) -> str | None:

@@ -1,17 +1,22 @@
-"""Statements on runs that were not started in time."""
+"""Statements on runs that were not started in time.
+
+Runs are read and marked a page at a time, each page as one value: Python has next to nothing to do for a run.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Insert,
+    Select,
     Update,
     and_,
     func,
     insert,
     literal_column,
+    null,
     select,
     tuple_,
     update,
@@ -21,7 +26,9 @@ from sqlalchemy.sql.base import Executable
 from runlane.protocol.states import StateName, StateType
 
 from ...orchestration.common_rules import LATE
+from ..json_rows import as_json, json_rows, number_of, text_of
 from ..tables import FLOW_RUN, TASK_RUN, RunKind, flow_run, task_run, work_queue
+from ..unindexed import unindexed
 from .base import const, param
 
 
@@ -32,11 +39,11 @@ def _waits(kind: RunKind) -> ColumnElement[bool]:
     return and_(named, task_run.c.withheld.is_(None)) if kind is TASK_RUN else named
 
 
-def _overdue(kind: RunKind, *others: Any) -> Any:
+def _overdue(kind: RunKind, *others: Any) -> Select[Any]:
     """Return a kind's runs that were due before `before`, by time, from a place on."""
     run, state = kind.run.c, kind.state.alias("state")
     return (
-        select(run.id, run.due, run.attempt, state.c.details, *others)
+        select(run.id, run.due, state.c.details, *others)
         .join_from(kind.run, state, state.c.id == run.state_id)
         .where(
             _waits(kind),
@@ -54,54 +61,73 @@ def first_due(kind: RunKind) -> Executable:
 
 
 def overdue_task_runs() -> Executable:
-    """Return id, due time, attempt, details and key of task runs."""
-    return _overdue(TASK_RUN, task_run.c.task_key)
+    """Return id, due time, details and key of task runs, as one JSON text."""
+    return as_json(_overdue(TASK_RUN, task_run.c.task_key))
 
 
 def overdue_flow_runs() -> Executable:
-    """Return id, due time, attempt, details, queue and the queue's own patience of flow runs."""
+    """Return id, due time, details, queue and the queue's own patience of flow runs, as one JSON text."""
     queue = work_queue.c
     runs = _overdue(FLOW_RUN, flow_run.c.work_queue_id, queue.late_after)
-    return runs.outerjoin(work_queue, queue.id == flow_run.c.work_queue_id)
+    return as_json(runs.outerjoin(work_queue, queue.id == flow_run.c.work_queue_id))
+
+
+#: What `runs` holds, a list for each run: its id, and the id, time, message and details of its new state.
+_MARKS: Final = json_rows(param("runs")).alias("mark")
+_RUN_ID, _STATE_ID, _MESSAGE, _DETAILS = (text_of(_MARKS, index) for index in (0, 1, 3, 4))
+_TIMESTAMP: Final = number_of(_MARKS, 2)
+
+
+def _insert(kind: RunKind) -> Insert:
+    run = kind.run.c
+    values = {
+        "id": _STATE_ID,
+        kind.run_of_state.name: run.id,
+        "type": const(StateType.SCHEDULED),
+        "name": literal_column(f"'{LATE}'"),
+        "message": _MESSAGE,
+        "timestamp": _TIMESTAMP,
+        "due": run.due,
+        "attempt": run.attempt,
+        "session_id": null(),
+        "details": _DETAILS,
+        "data": null(),
+    }
+    runs = select(*values.values()).join_from(_MARKS, kind.run, run.id == _RUN_ID).where(unindexed(_waits(kind)))
+    return insert(kind.state).from_select(list(values), runs)
 
 
 def _mark(kind: RunKind) -> Update:
     run = kind.run.c
     values: dict[str, Any] = {
         "state_name": literal_column(f"'{LATE}'"),
-        "state_id": param("state_id"),
-        "state_timestamp": param("timestamp"),
-        "updated": param("timestamp"),
+        "state_id": _STATE_ID,
+        "state_timestamp": _TIMESTAMP,
+        "updated": _TIMESTAMP,
     }
-    return update(kind.run).where(run.id == param("id"), _waits(kind)).values(values)
+    return update(kind.run).where(run.id == _RUN_ID, unindexed(_waits(kind))).values(values)
 
 
-def mark_task_run() -> Update:
-    """Mark a task run that still waits."""
+def insert_task_run_states() -> Insert:
+    """Append to the history of those of these task runs that still wait."""
+    return _insert(TASK_RUN)
+
+
+def insert_flow_run_states() -> Insert:
+    """Append to the history of those of these flow runs that still wait."""
+    return _insert(FLOW_RUN)
+
+
+def mark_task_runs() -> Update:
+    """Mark those of these task runs that still wait."""
     return _mark(TASK_RUN)
 
 
-def mark_flow_run() -> Update:
-    """Mark a flow run that still waits."""
+def mark_flow_runs() -> Update:
+    """Mark those of these flow runs that still wait."""
     return _mark(FLOW_RUN)
 
 
 def read_last_polled() -> Executable:
     """Return when somebody asked for a queue's runs last."""
     return select(work_queue.c.last_polled).where(work_queue.c.id == param("id"))
-
-
-def insert_task_run_state() -> Insert:
-    """Append to the history of a task run."""
-    return _insert(TASK_RUN)
-
-
-def insert_flow_run_state() -> Insert:
-    """Append to the history of a flow run."""
-    return _insert(FLOW_RUN)
-
-
-def _insert(kind: RunKind) -> Insert:
-    return insert(kind.state).values(
-        {c.name: param("run_id" if c is kind.run_of_state else c.name) for c in kind.state.c}
-    )
