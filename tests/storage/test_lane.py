@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from runlane_broker.storage.lane import LONGEST_REST, MEMORY, PATIENCE, Lane
+from runlane_broker.storage.lane import LONGEST_REST, MEMORY, PATIENCE, QUIET, Lane
 from runlane_broker.storage.operations.base import Chore
 from runlane_broker.storage.operations.creating import CreateRuns
-from runlane_broker.storage.operations.late import LONGEST, STEP, MarkTaskRunsLate
+from runlane_broker.storage.operations.late import LONGEST, STEP, Marked, MarkTaskRunsLate
 from runlane_broker.storage.operations.sessions import BeatBroker, StartBroker
 from runlane_broker.storage.sqlite import SqliteExecutor
 from runlane_broker.storage.store import Store
@@ -47,6 +47,23 @@ class Steps(Chore[int]):
             steps += 1
             if tx.is_wanted():
                 return steps
+
+
+class Count(Chore[int]):
+    """Counts up to a number, one in a transaction."""
+
+    def __init__(self, each: Callable[[], object], end: int, counted: int = 0) -> None:
+        self.each = each
+        self.end = end
+        self.counted = counted
+
+    def then(self, outcome: int) -> Count | None:
+        return None if outcome == self.end else Count(self.each, self.end, outcome)
+
+    def execute(self, tx: Any) -> int:
+        self.each()
+        tx.is_wanted()
+        return self.counted + 1
 
 
 @asynccontextmanager
@@ -110,6 +127,20 @@ def test_a_chore_is_impatient_when_there_have_been_others_for_long() -> None:
     assert not lane.is_impatient()
     now.seconds += 2e-6
     assert lane.is_impatient()
+
+
+def test_no_chore_begins_while_those_who_were_answered_may_come_again() -> None:
+    now = Now()
+    lane: Lane[str] = Lane(now)
+    lane.put("a")
+    lane.part()
+    assert lane.due_in() == pytest.approx(QUIET)
+    now.seconds += QUIET + 1e-6
+    assert lane.due_in() == 0
+    for _ in range(100):
+        now.seconds += PATIENCE / 100 + 1e-9
+        lane.part()
+    assert lane.is_impatient(), "also where others are answered all the time"
 
 
 # --- The writer ---------------------------------------------------------------------------------------------
@@ -222,7 +253,7 @@ def test_closing_does_what_is_in_the_lane(tmp_path: Path) -> None:
     run(main())
 
 
-def test_runs_are_marked_late_step_by_step_in_one_transaction_while_nobody_comes(tmp_path: Path) -> None:
+def test_runs_are_marked_late_many_in_a_transaction_while_nobody_comes(tmp_path: Path) -> None:
     async def main() -> None:
         path = new_database(tmp_path)
         clock = FakeClock()
@@ -231,11 +262,43 @@ def test_runs_are_marked_late_step_by_step_in_one_transaction_while_nobody_comes
         await store.run(CreateRuns(tuple(make_run() for _ in range(LONGEST + STEP))))
         clock.advance(20)
         before = commits(path)
-        done = await store.run(MarkTaskRunsLate(15 * SECOND))
-        assert done.marked == LONGEST
-        assert done.next is not None
-        assert (await store.run(MarkTaskRunsLate(15 * SECOND, after=done.next))).marked == STEP
+        assert await store.run(MarkTaskRunsLate(15 * SECOND)) == Marked(LONGEST + STEP, None)
         assert commits(path) == before + 2
         await store.close()
+
+    run(main())
+
+
+def test_an_interrupted_chore_goes_on_where_it_stopped_and_tells_of_all_at_its_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(new_database(tmp_path)) as store:
+            gates = [Gate() for _ in range(3)]
+            waiting = iter(gates)
+            chore = asyncio.ensure_future(store.run(Count(lambda: next(waiting)(), len(gates))))
+            for gate in gates:
+                await gate.reached()
+                assert store.waiting == 1
+                other = asyncio.ensure_future(store.run(BeatBroker("broker")))
+                await asyncio.sleep(0)
+                assert not chore.done()
+                gate.open()
+                await other
+            assert await chore == len(gates)
+            assert store.waiting == 0
+
+    run(main())
+
+
+def test_the_writer_ends_a_chore_where_it_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(new_database(tmp_path)) as store:
+            gate = Gate()
+            chore = asyncio.ensure_future(store.run(Count(gate, 100)))
+            await gate.reached()
+            closing = asyncio.ensure_future(store.close())
+            await asyncio.sleep(0)
+            gate.open()
+            await closing
+            assert 1 <= await chore < 100
 
     run(main())

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TypeVar
 
 from ..clock import MICROS_PER_SECOND, Clock
 from ..dispatch import Dispatcher
-from ..storage.operations.late import BEGINNING, MarkFlowRunsLate, MarkTaskRunsLate, Place
+from ..storage.operations.late import MarkFlowRunsLate, MarkTaskRunsLate
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 from .registry import Registry, Session
-
-T = TypeVar("T", MarkTaskRunsLate, MarkFlowRunsLate)
 
 
 class LateRuns:
@@ -47,14 +43,13 @@ class LateRuns:
     async def mark_task_runs(self) -> int:
         """Mark task runs, and return how many."""
         mark = MarkTaskRunsLate(self._patience, patience_of=self._patience_of, reasons=self.reasons())
-        return await self._mark(mark)
+        return (await self._store.run(mark)).marked
 
     async def mark_flow_runs(self) -> int:
         """Mark flow runs, and return how many. A work queue may have a patience of its own."""
         shortest = await self._shortest(FLOW_RUN)
-        return await self._mark(
-            MarkFlowRunsLate(self._patience, shortest=shortest, reasons=self.reasons_of_queues())
-        )
+        mark = MarkFlowRunsLate(self._patience, shortest=shortest, reasons=self.reasons_of_queues())
+        return (await self._store.run(mark)).marked
 
     def reasons(self) -> dict[str, str]:
         """Say for each task key that some worker serves why its runs may have to wait."""
@@ -82,16 +77,6 @@ class LateRuns:
             return min(self._patience, *self._patience_of.values(), self._patience)
         shortest = await self._store.queues.shortest_late_after()
         return self._patience if shortest is None else min(shortest, self._patience)
-
-    async def _mark(self, operation: T) -> int:
-        """As far as each transaction comes, to the end."""
-        marked = 0
-        place: Place | None = BEGINNING
-        while place is not None:
-            done = await self._store.run(replace(operation, after=place))
-            marked += done.marked
-            place = done.next
-        return marked
 
 
 def _task_keys(session: Session) -> tuple[str, ...]:

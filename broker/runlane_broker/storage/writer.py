@@ -63,6 +63,8 @@ class Writer:
         self._lane: Lane[Entry] = Lane()
         #: Who has interrupted a chore, and is next (None: the end). Of the writer's thread.
         self._first: list[Entry | None] = []
+        #: Whether the end has come: chores come to theirs where they are. Of the writer's thread.
+        self._ends = False
         self._thread = threading.Thread(target=self._work, name="runlane-writer", daemon=True)
         self._closed = False
         self._lazy: list[Entry] = []
@@ -137,7 +139,11 @@ class Writer:
                 outcomes = self._do_chore(chore, group)
             else:
                 outcomes = self._executor.execute([operation for operation, _ in group])
-            self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
+            if any(isinstance(operation, Chore) for operation, _ in group):
+                self._put_back(group, outcomes)
+            if group:
+                self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
+                self._lane.part()
         self._executor.close()
 
     def _do_chore(self, chore: Chore[Any], group: list[Entry]) -> list[Any]:
@@ -149,6 +155,16 @@ class Writer:
             self._lane.meet()
         return outcomes
 
+    def _put_back(self, group: list[Entry], outcomes: list[Any]) -> None:
+        """Have chores go on that are not done yet, unless this is the end; nobody is told of them so far."""
+        for index in reversed(range(len(group))):
+            operation, done = group[index]
+            if not isinstance(operation, Chore) or isinstance(outcomes[index], Exception) or self._ends:
+                continue
+            if (rest := operation.then(outcomes[index])) is not None:
+                self._lane.put((rest, done))
+                del group[index], outcomes[index]
+
     def _take(self) -> list[Entry] | None:
         """Wait for operations and take all that wait, or a chore if none does. None: nothing more will come."""
         group: list[Entry] = []
@@ -158,6 +174,7 @@ class Writer:
             except Empty:
                 return [self._lane.take()]
             if first is None:
+                self._ends = True
                 if self._lane.due_in() is None:
                     return None
                 self._queue.put(None)

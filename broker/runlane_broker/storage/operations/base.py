@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from ..transaction import Transaction
 
@@ -41,10 +41,16 @@ class Operation(ABC, Generic[T_co]):
 class Chore(Operation[T_co]):
     """Work that nobody waits for: done when the writer has nothing else to do.
 
-    `execute` goes on in steps of a millisecond or so until `Transaction.is_wanted`, and says how far it came.
+    `execute` goes on in steps of a millisecond or so until `Transaction.is_wanted`, and says how far it came; from
+    there the writer goes on in its own time. The last outcome is the whole chore's; an earlier one, where the
+    writer ends.
     """
 
     __slots__ = ()
 
     #: For how long it rests after a step while others write, as a multiple of what the step took.
     rest: ClassVar[float] = 2.0
+
+    def then(self, outcome: Any) -> Self | None:
+        """Return what is left to do after `execute` came so far; None if that was all."""
+        return None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self, TypeAlias
 
 import msgspec
 
@@ -50,7 +50,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """What a transaction has done; `next` is where the one after it begins, None where there is none."""
+    """How many runs have been marked so far; `next` is where the next transaction begins, None at the end."""
 
     marked: int
     next: Place | None
@@ -62,10 +62,15 @@ class _MarkLate(Chore[Marked]):
 
     patience: int
     after: Place = field(default=BEGINNING, kw_only=True)
+    marked: int = field(default=0, kw_only=True)
+
+    def then(self, outcome: Marked) -> Self | None:
+        """Go on behind the last run that was looked at."""
+        return None if outcome.next is None else replace(self, after=outcome.next, marked=outcome.marked)
 
     def execute(self, tx: Transaction) -> Marked:
         """Choose and mark, step by step."""
-        marked = 0
+        marked = self.marked
         place = self.after
         tx.flush()
         late = self._choose(tx)
@@ -151,8 +156,8 @@ class MarkFlowRunsLate(_MarkLate):
 
 def _read(tx: Transaction, query: Query, patience: int, after: Place) -> str:
     params = {"before": tx.now - patience, "after_due": after[0], "after_id": after[1], "limit": STEP}
-    row = tx.row(query, params)
-    return (row and row[0]) or "[]"
+    ((text,),) = tx.rows(query, params)
+    return text or "[]"
 
 
 def _write(tx: Transaction, insert_states: Query, mark: Query, runs: Sequence[Late]) -> int:

@@ -10,7 +10,6 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Insert,
-    Select,
     Update,
     and_,
     func,
@@ -39,7 +38,7 @@ def _waits(kind: RunKind) -> ColumnElement[bool]:
     return and_(named, task_run.c.withheld.is_(None)) if kind is TASK_RUN else named
 
 
-def _overdue(kind: RunKind, *others: Any) -> Select[Any]:
+def _overdue(kind: RunKind, *others: Any) -> Any:
     """Return a kind's runs that were due before `before`, by time, from a place on."""
     run, state = kind.run.c, kind.state.alias("state")
     return (
@@ -80,7 +79,7 @@ _TIMESTAMP: Final = number_of(_MARKS, 2)
 
 def _insert(kind: RunKind) -> Insert:
     run = kind.run.c
-    values = {
+    values: dict[str, Any] = {
         "id": _STATE_ID,
         kind.run_of_state.name: run.id,
         "type": const(StateType.SCHEDULED),
