@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from runlane.protocol.states import StateType
-from runlane_broker.errors import StoreUnavailable
+from runlane_broker.errors import Conflict, StoreUnavailable
 from runlane_broker.storage import queries as q
 from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.creating import CreateRuns
@@ -208,6 +208,31 @@ def test_operations_of_a_group_that_failed_are_redone_one_by_one_and_written_onc
     assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, False, True, False]
     assert connection.transactions - before == 5
     assert db.refilled() == [run.id for run in runs]
+
+
+def test_who_is_refused_before_anything_is_written_costs_the_others_nothing(db: Database) -> None:
+    class Counted(CreateRuns):
+        times = 0
+
+        def execute(self, tx: Any) -> Any:
+            Counted.times += 1
+            return super().execute(tx)
+
+    refusal = Broken(Conflict("it is there already"))
+    run = make_run()
+    created, refused = db.execute(Counted((run,)), refusal)
+    assert refused is refusal.error
+    assert [one.id for one in created] == [run.id]
+    assert Counted.times == 1, "the group has been committed as it is"
+    assert db.run(run.id) is not None
+
+
+def test_what_was_written_before_a_refusal_is_taken_back(db: Database) -> None:
+    written, kept = make_run(), make_run()
+    refusal = Broken(Conflict("it is there already"), CreateRuns((written,)))
+    refused, _ = db.execute(refusal, CreateRuns((kept,)))
+    assert refused is refusal.error
+    assert db.query("SELECT id FROM task_run") == [(kept.id,)]
 
 
 def test_a_redone_operation_whose_commit_fails_fails_alone(db: Database) -> None:

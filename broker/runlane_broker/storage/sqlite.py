@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from runlane.protocol.ids import uuid7
 
 from ..clock import Clock
-from ..errors import StoreUnavailable
+from ..errors import RunlaneError, StoreUnavailable
 from . import queries as q
 from .lane import EVERYBODY, Line
 from .operations.base import Operation
@@ -49,10 +49,14 @@ def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connec
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A statement as text, and how an operation's parameters are put in the order of its question marks."""
+    """A statement as text, and how an operation's parameters are put in the order of its question marks.
+
+    `writes`: whether it may change something.
+    """
 
     text: str
     bind: Callable[[Params], Sequence[Any]]
+    writes: bool
 
 
 def _binder(names: tuple[str, ...], constants: Params) -> Callable[[Params], Sequence[Any]]:
@@ -84,7 +88,7 @@ class Compiler:
         # Ours end with an underscore (`queries.base.param`); what the dialect adds (an OFFSET 0) has its value.
         constants = {name: result.params[name] for name in result.positiontup if not name.endswith("_")}
         names = tuple(name.removesuffix("_") for name in result.positiontup)
-        return Compiled(str(result), _binder(names, constants))
+        return Compiled(str(result), _binder(names, constants), not statement.is_select)
 
 
 class SqliteTransaction:
@@ -98,12 +102,28 @@ class SqliteTransaction:
         self._compiler = compiler
         self._ticks = ticks
         self._later: dict[q.Query, list[Sequence[Any]]] = {}
+        self._writes = 0
         self.now = now
+
+    def attempt(self, operation: Operation[Any]) -> Outcome | RunlaneError:
+        """Execute an operation; return its outcome, or its refusal if it has written nothing before.
+
+        Raises what the operation raises otherwise.
+        """
+        before = self._writes
+        try:
+            return operation.execute(self)
+        except RunlaneError as refusal:
+            if self._writes != before:
+                raise
+            return refusal
 
     def run(self, query: q.Query, params: Params) -> int:
         """Run a statement, return the number of rows it changed."""
         compiled = self._compiler(query)
-        return self._cursor.execute(compiled.text, compiled.bind(params)).rowcount
+        changed = self._cursor.execute(compiled.text, compiled.bind(params)).rowcount
+        self._writes += changed != 0
+        return changed
 
     def row(self, query: q.Query, params: Params) -> Row | None:
         """Run a statement, return its first row."""
@@ -113,10 +133,13 @@ class SqliteTransaction:
     def rows(self, query: q.Query, params: Params) -> list[Row]:
         """Run a statement, return its rows."""
         compiled = self._compiler(query)
-        return self._cursor.execute(compiled.text, compiled.bind(params)).fetchall()
+        rows = self._cursor.execute(compiled.text, compiled.bind(params)).fetchall()
+        self._writes += compiled.writes
+        return rows
 
     def later(self, query: q.Query, params: Params) -> None:
         """Run a statement before the commit, together with others of its kind."""
+        self._writes += 1
         self._later.setdefault(query, []).append(self._compiler(query).bind(params))
 
     def flush(self) -> None:
@@ -194,9 +217,10 @@ class SqliteExecutor:
     def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Outcome | Exception]:
         """Commit the operations as one group; return each one's outcome, or why it failed.
 
-        Who comes meanwhile and stands in the line is of the group, and behind them in what is returned. If one
-        fails, the group is rolled back and its operations are redone singly: it fails alone. When the database
-        cannot be written at all, each outcome is `StoreUnavailable`.
+        Who comes meanwhile and stands in the line is of the group, and behind them in what is returned. Who is
+        refused before it has written anything costs the others nothing. If one fails otherwise, the group is
+        rolled back and its operations are redone singly: it fails alone. When the database cannot be written at
+        all, each outcome is `StoreUnavailable`.
         """
         group = list(operations)
         try:
@@ -221,11 +245,11 @@ class SqliteExecutor:
     def _run(self, cursor: sqlite3.Cursor, group: list[Operation[Any]], line: Line) -> list[Outcome]:
         """Execute a group, which grows by who stands in the line then."""
         tx = SqliteTransaction(cursor, self._compiler, self._ticks, self._clock.now(), line.waits)
-        outcomes = [operation.execute(tx) for operation in group]
+        outcomes = [tx.attempt(operation) for operation in group]
         if joined := line.take():
             tx.now = self._clock.now()
             group += joined
-            outcomes += [operation.execute(tx) for operation in joined]
+            outcomes += [tx.attempt(operation) for operation in joined]
         tx.flush()
         self._number += 1
         tx.run(q.mark_commit, {"broker_id": self._broker_id, "number": self._number})
