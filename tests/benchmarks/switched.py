@@ -1,7 +1,7 @@
 """A broker whose services stand still until they are told to: `python -m tests.benchmarks.switched FILE SERVICE`.
 
 Each line on its standard input is an order (`reset`: make what is Late wait again; `pass`: let the service do one
-pass), and is answered by a line of JSON.
+pass, and say whether there is more to do), and is answered by a line of JSON.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ async def main(path: Path, name: str) -> None:
             if order == "pass":
                 counts = dict(await service.run_once())
             seconds = time.perf_counter() - start
-            print(json.dumps({"seconds": seconds, "longest": longest.take(), "counts": counts}), flush=True)
+            more = name == "late" or core.retention.has_more
+            answer = {"seconds": seconds, "longest": longest.take(), "counts": counts, "more": more}
+            print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
