@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
-
 from .measures import Figures, quantile
 from .rig import cpu_seconds, rig
+from .subscriber import Subscriber
 
 PATH: Final = "/api/task_runs/subscriptions/scheduled"
 
@@ -47,7 +45,7 @@ async def dispatch(n: int, idle: int, seconds: float) -> Figures:
 
 async def _measure(port: int, n: int) -> Figures:
     figures: Figures = {}
-    async with _Subscriber(port, "warm") as subscriber:
+    async with _subscriber(port, "warm") as subscriber:
         await _create(port, "warm", 30, 1)
         await subscriber.has(30)
         start = time.perf_counter()
@@ -76,7 +74,7 @@ async def _push(port: int, key: str, n: int, count: int) -> float:
     await _create(port, key, n + count, 4)
     gate = asyncio.Event()
     async with AsyncExitStack() as stack, asyncio.timeout(180):
-        subscribers = [await stack.enter_async_context(_Subscriber(port, key, gate)) for _ in range(count)]
+        subscribers = [await stack.enter_async_context(_subscriber(port, key, gate)) for _ in range(count)]
         for subscriber in subscribers:
             await subscriber.has(1)
         gate.set()
@@ -89,53 +87,15 @@ async def _push(port: int, key: str, n: int, count: int) -> float:
 async def _idle(port: int, pid: int, count: int, seconds: float) -> float:
     async with AsyncExitStack() as stack:
         for i in range(count):
-            await stack.enter_async_context(_Subscriber(port, f"idle{i}"))
+            await stack.enter_async_context(_subscriber(port, f"idle{i}"))
         await asyncio.sleep(3)
         before = cpu_seconds(pid)
         await asyncio.sleep(seconds)
         return (cpu_seconds(pid) - before) / seconds * 100
 
 
-class _Subscriber:
-    """A worker that acknowledges; notes when it got what."""
-
-    def __init__(self, port: int, key: str, gate: asyncio.Event | None = None) -> None:
-        self.times: list[float] = []
-        self._key = key
-        self._gate = gate
-        self._changed = asyncio.Event()
-        offered = [Subprotocol("prefect")]
-        url = f"ws://127.0.0.1:{port}{PATH}"
-        self._connecting = connect(url, subprotocols=offered, ping_interval=None, open_timeout=60, proxy=None)
-
-    async def __aenter__(self) -> _Subscriber:
-        self._socket: ClientConnection = await self._connecting.__aenter__()
-        await self._socket.send('{"type": "auth", "token": null}')
-        await self._socket.recv()
-        keys = {"type": "subscribe", "keys": [self._key], "client_id": f"bench-{uuid4()}"}
-        await self._socket.send(json.dumps(keys))
-        self._task = asyncio.create_task(self._take())
-        return self
-
-    async def __aexit__(self, *exc: Any) -> None:
-        self._task.cancel()
-        self._socket.transport.abort()
-
-    async def _take(self) -> None:
-        while True:
-            await self._socket.recv(decode=False)
-            self.times.append(time.perf_counter())
-            self._changed.set()
-            if self._gate is not None:
-                await self._gate.wait()
-            await self._socket.send('{"type": "ack"}')
-
-    async def has(self, count: int) -> None:
-        """Wait until it has got so many runs."""
-        async with asyncio.timeout(120):
-            while len(self.times) < count:
-                self._changed.clear()
-                await self._changed.wait()
+def _subscriber(port: int, key: str, gate: asyncio.Event | None = None) -> Subscriber:
+    return Subscriber(port, PATH, key, f"bench-{uuid4()}", gate)
 
 
 class _Http:
