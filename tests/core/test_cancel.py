@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from runlane.protocol.states import FINAL, StateType
@@ -137,7 +138,7 @@ def test_both_ways_to_cancel_what_waits_write_the_same(path: Path) -> None:
                 "payload_hash",
             )
             same = {name: getattr(long, name) for name in changed if hasattr(long, name)}
-            assert replace(short, **same) == long
+            assert msgspec.structs.replace(short, **same) == long
             assert (short.start_time, short.end_time) == (short.state.timestamp, short.state.timestamp)
             assert (long.start_time, long.end_time) == (long.state.timestamp, long.state.timestamp)
 

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from runlane.protocol.states import StateName, StateType
 from runlane_broker.core.submit import payload_hash
 from runlane_broker.orchestration.decisions import Proposed
+from runlane_broker.storage.operations.batches import MAX_BATCH
 from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.leasing import (
     EXPIRED_MESSAGE,
+    MAX_LEASE_BYTES,
     FinishRun,
     LeaseRuns,
     Release,
@@ -34,6 +36,7 @@ from runlane_broker.storage.operations.sessions import (
     hash_token,
 )
 from runlane_broker.storage.records import (
+    PREFECT,
     RETRY_LANE,
     SCHEDULED_LANE,
     Created,
@@ -69,6 +72,24 @@ PROPERTY = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+#: What two runs that fare alike do not share.
+OWN = {"id", "run_id", "name", "dynamic_key", "payload_hash", "state_id"} | {
+    "created", "updated", "state_timestamp", "timestamp", "end_time",
+}  # fmt: skip
+
+
+def _unnamed(record: Any) -> Any:
+    """Return a record without what is its own, and without what is in it."""
+    if isinstance(record, Refusal):
+        return record
+    names = [field for field in type(record).__match_args__ if field not in OWN]
+    return {name: getattr(record, name) for name in names if name not in ("shown", "state")}
+
+
+def _unnamed_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in OWN}
 
 
 class StoreConformance:
@@ -295,6 +316,52 @@ class StoreConformance:
         outcomes = db.do(LeaseRuns(holder, (taken, fine, expired, also)))
         kinds = [type(outcome) for outcome in outcomes]
         assert kinds == [Refusal, LeasedRun, FinalRun, LeasedRun]
+
+    @pytest.mark.parametrize("dialect", [None, PREFECT])
+    def test_runs_are_leased_together_as_they_are_one_by_one(self, db: Database, dialect: str | None) -> None:
+        holder = dataclasses.replace(db.session(), dialect=dialect)
+        headers = {"traceparent": "00-ab"}
+        kinds: list[dict[str, Any]] = [
+            {"parameters": AWKWARD, "timeout": 1.5, "headers": headers, "priority": 3},
+            {"expires": START + SECOND, "tags": ("a",), "task_key": "other"},
+            {"expires": START - 1},
+            {"due": START + 1},
+            {},
+        ]
+        single = [db.queued(**kind) for kind in kinds]
+        alone = [outcome for run_id in single for outcome in db.do(LeaseRuns(holder, (run_id,)))]
+        many = [db.queued(**kind) for kind in kinds]
+        together = db.do(LeaseRuns(holder, tuple(many)))
+        assert [type(outcome) for outcome in together] == [LeasedRun, LeasedRun, FinalRun, Refusal, LeasedRun]
+        assert [_unnamed(one) for one in together] == [_unnamed(one) for one in alone]
+        rows = [[_unnamed_row(db.row("task_run", run_id)) for run_id in ids] for ids in (single, many)]
+        assert rows[0] == rows[1]
+        states = [[[_unnamed(state) for state in db.history(run_id)] for run_id in ids] for ids in (single, many)]
+        assert states[0] == states[1]
+        for run_id in many:
+            assert db.run(run_id).state == db.history(run_id)[-1]
+
+    def test_a_run_that_is_named_twice_is_leased_once(self, db: Database) -> None:
+        run_id = db.queued()
+        leased, again = db.do(LeaseRuns(db.session(), (run_id, run_id)))
+        assert isinstance(leased, LeasedRun)
+        assert again is Refusal.TAKEN
+        assert db.names(run_id) == ["Scheduled", "Pending"]
+
+    def test_as_many_are_leased_together_as_a_session_takes(self, db: Database) -> None:
+        run_ids = [db.queued() for _ in range(2 * MAX_BATCH + 1)]
+        assert [run.id for run in db.lease(db.session(), *run_ids)] == run_ids
+        assert all(db.names(run_id) == ["Scheduled", "Pending"] for run_id in run_ids)
+
+    @pytest.mark.parametrize("dialect", [None, PREFECT])
+    def test_what_is_leased_together_is_bounded_by_its_parameters(self, db: Database, dialect: str | None) -> None:
+        large = b'"' + b"x" * (MAX_LEASE_BYTES // 2) + b'"'
+        run_ids = [db.queued(parameters=large) for _ in range(4)]
+        holder = dataclasses.replace(db.session(), dialect=dialect)
+        first = db.do(LeaseRuns(holder, tuple(run_ids)))
+        assert [type(outcome) for outcome in first] == [LeasedRun, LeasedRun, Refusal, Refusal]
+        assert first[2:] == (Refusal.LATER, Refusal.LATER)
+        assert [run.id for run in db.lease(holder, *run_ids[2:])] == run_ids[2:]
 
     # --- StartRun -------------------------------------------------------------------------------------------
 

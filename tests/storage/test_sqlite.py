@@ -19,9 +19,10 @@ from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.leasing import FinishRun
 from runlane_broker.storage.operations.sessions import BeatBroker, StartBroker
+from runlane_broker.storage.queries import batches as qb
 from runlane_broker.storage.queries.queues import first_scheduled
 from runlane_broker.storage.records import SCHEDULED_LANE, Created, Creation, QueuedRecord, Refill, Verdict
-from runlane_broker.storage.sqlite import BUSY_AGAIN_SECONDS, BUSY_SECONDS, SqliteExecutor, connect
+from runlane_broker.storage.sqlite import BUSY_AGAIN_SECONDS, BUSY_SECONDS, Compiler, SqliteExecutor, connect
 from runlane_broker.storage.store import Store
 
 from ..support import SECOND, START, Broken, ControlledExecutor, FakeClock, Gate, make_run, new_database, run
@@ -400,6 +401,18 @@ def test_refills_search_the_dispatch_index_and_neither_scan_nor_sort_the_table(
         assert re.match("SEARCH task_run USING (COVERING )?INDEX ix_task_run_dispatch ", step), step
         assert "task_key=? AND priority=? AND lane=?" in step
     assert [step for step in steps if "TEMP B-TREE" in step] == []
+
+
+@pytest.mark.parametrize(
+    "statement", [qb.read_shown_runs, qb.read_all_parameters, qb.lease_runs, qb.insert_leased_states]
+)
+def test_what_is_leased_together_is_found_by_its_ids(other: sqlite3.Connection, statement: q.Query) -> None:
+    compiled = Compiler()(statement)
+    values = compiled.bind({"ids": "[]", "leases": "[]", "now": START, "session_id": "s"})
+    steps = [row[3] for row in other.execute(f"EXPLAIN QUERY PLAN {compiled.text}", values)]
+    on_tables = [step for step in steps if "task_run" in step or "state" in step]
+    assert on_tables
+    assert all(re.match(r"SEARCH \w+ USING PRIMARY KEY ", step) for step in on_tables), steps
 
 
 def steps_of(connection: sqlite3.Connection, task: Callable[[], Any]) -> int:

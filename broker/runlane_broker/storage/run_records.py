@@ -1,17 +1,20 @@
-"""Runs and their states as they come out of the store, to be shown."""
+"""Runs and their states as they come out of the store, to be shown.
+
+They are structs: a dataclass of forty fields takes as long to make as all that is done with it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from runlane.protocol.states import StateType
 
 from ..orchestration.details import StateDetails
 
 
-@dataclass(frozen=True, slots=True)
-class StateRecord:
+class StateRecord(Struct, frozen=True):
     """A state as it stands in the history. `data` is JSON, as it came."""
 
     id: str
@@ -26,8 +29,7 @@ class StateRecord:
     data: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnyRunRecord:
+class AnyRunRecord(Struct, frozen=True, kw_only=True):
     """What runs of both kinds have. Times in microseconds UTC, `total_run_time` in microseconds."""
 
     id: str
@@ -53,8 +55,7 @@ class AnyRunRecord:
     parameters: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord(AnyRunRecord):
+class RunRecord(AnyRunRecord, frozen=True, kw_only=True):
     """A task run as it is shown. `task_inputs` is JSON."""
 
     task_key: str
@@ -73,8 +74,7 @@ class RunRecord(AnyRunRecord):
     error: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRunRecord(AnyRunRecord):
+class FlowRunRecord(AnyRunRecord, frozen=True, kw_only=True):
     """A flow run as it is shown, with the names of its pool and queue."""
 
     flow_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,6 +29,7 @@ from ..states import details_text, state_details
 from ..tables import TASK_RUN, RunKind
 from ..transaction import Transaction, add_state
 from .base import Operation
+from .batches import MAX_BATCH, lease_batch
 from .holding import holds
 from .lease_rows import LeaseRow, find_lease, has_reported
 from .pushing import read_pushed, refuse_push
@@ -60,15 +62,30 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
         """Lease what is still there. An expired run ends instead."""
         if not holds(tx, self.holder):
             return tuple(Refusal.SESSION_MOVED for _ in self.run_ids)
+        if self.kind is TASK_RUN and len(self.run_ids) > 1:
+            return tuple(self._lease_together(tx))
         if self.holder.dialect is not None:
-            tx.flush()  # once for all: they are read as they are shown
-        outcomes: list[LeasedRun | FinalRun | Refusal] = []
+            tx.flush()  # they are read as they are shown
+        return tuple(self._lease_each(tx))
+
+    def _lease_each(self, tx: Transaction) -> Iterator[LeasedRun | FinalRun | Refusal]:
         size = 0
         for run_id in self.run_ids:
             outcome = lease_run(tx, self.holder, run_id, self.kind) if size < MAX_LEASE_BYTES else Refusal.LATER
             size += len(outcome.parameters) if isinstance(outcome, LeasedRun) else 0
-            outcomes.append(outcome)
-        return tuple(outcomes)
+            yield outcome
+
+    def _lease_together(self, tx: Transaction) -> Iterator[LeasedRun | FinalRun | Refusal]:
+        """Do the same with fewer statements."""
+        tx.flush()
+        waiting, size = self.run_ids, 0
+        while waiting and size < MAX_LEASE_BYTES:
+            count, leased = lease_batch(tx, self.holder, waiting[:MAX_BATCH], MAX_LEASE_BYTES - size)
+            size += sum(len(run.parameters) for run in leased.values())
+            for run_id in waiting[:count]:
+                yield leased.pop(run_id, None) or expire(tx, run_id) or Refusal.TAKEN
+            waiting = waiting[count:]
+        yield from (Refusal.LATER for _ in waiting)
 
 
 def lease_run(

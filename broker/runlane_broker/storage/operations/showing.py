@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any, Final
 
+from ..queries.batches import read_shown_runs
 from ..queries.showing import read_runs
 from ..queries.taking import read_shown_run
 from ..rows import task_run_record
@@ -20,3 +21,10 @@ def shown_run(tx: Transaction, run_id: str) -> RunRecord | None:
     """Return a task run as it is shown. What was put off and is about it has been flushed."""
     row = tx.row(read_shown_run, {"id": run_id})
     return None if row is None else task_run_record(_named(row))
+
+
+def shown_runs(tx: Transaction, run_ids: str) -> dict[str, RunRecord]:
+    """Return task runs as they are shown, by id; `run_ids` is a JSON list."""
+    rows = tx.rows(read_shown_runs, {"ids": run_ids})
+    runs = [task_run_record(_named(row)) for row in rows]
+    return {run.id: run for run in runs}

@@ -65,7 +65,7 @@ def _is_held_as_given(kind: RunKind) -> ColumnElement[bool]:
 def _lease(kind: RunKind) -> Update:
     """Give a queued run to a session: PENDING, attempt + 1."""
     run = kind.run.c
-    waits = _task_waits() if kind is TASK_RUN else flow_waits()
+    waits = task_waits() if kind is TASK_RUN else flow_waits()
     return (
         update(kind.run)
         .where(run.id == param("id"), run.state_type == const(StateType.SCHEDULED), run.due <= param("now"), waits)
@@ -87,7 +87,8 @@ def _leased_columns(kind: RunKind) -> tuple[ColumnElement[Any], ...]:
     return (t.task_key, t.timeout, t.expires, t.headers) if kind is TASK_RUN else ()
 
 
-def _task_waits() -> ColumnElement[bool]:
+def task_waits() -> ColumnElement[bool]:
+    """A task run waits for nothing else, and has not expired."""
     t = task_run.c
     return and_(t.withheld.is_(None), t.expires.is_(None) | (t.expires > param("now")))
 
