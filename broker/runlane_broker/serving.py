@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from runlane.protocol.limits import MAX_MESSAGE_BYTES
 
 from .deadlines import PromptHTTP, PromptWebSocket
+from .direct import DirectProtocol
 from .receipts import ReceiptProtocol
 from .turns import Turns
 
@@ -35,8 +36,8 @@ class Server(uvicorn.Server):
         yield
 
 
-class WebSocketConnection(PromptWebSocket, ReceiptProtocol):
-    """uvicorn's, with deadlines, and with pongs that wait where an application wants that."""
+class WebSocketConnection(PromptWebSocket, ReceiptProtocol, DirectProtocol):
+    """uvicorn's, with deadlines, with pongs that wait where an application wants that, and with a short way."""
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from ..access import AUTHENTICATED, Access
 from ..api.rendering import render_task_run
 from ..core.core import Core
 from ..core.registry import Session
+from ..direct import direct_way
 from ..gateway.connection import receive_text
 from ..storage.run_records import RunRecord
 from .dialect import AUTH_SUCCESS, SUBPROTOCOL, Auth, Dialect, Message, Phase, Subscribe, Word
@@ -55,7 +56,10 @@ class TakerConnection:
         self._legacy = SUBPROTOCOL not in socket.scope["subprotocols"]
         self._dialect = Dialect(legacy=self._legacy)
         self._session: Session | None = None
+        self._direct = direct_way(socket.scope)
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
+        #: How many messages of the outbox have not been sent yet.
+        self._unsent = 0
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = asyncio.Event()
         self._gone = False
@@ -69,6 +73,18 @@ class TakerConnection:
         return RUNLANE not in subprotocols and (SUBPROTOCOL in subprotocols or not subprotocols)
 
     # Up ------------------------------------------------------------------------------------------------------
+
+    def _came(self, text: str) -> None:
+        """Take a message, whichever way it has come."""
+        if self._closing is not None:
+            return
+        try:
+            self._take(self._dialect.take(text))
+        except ProtocolViolation as exc:
+            self.close(exc.code, exc.reason)
+        except Exception:
+            logger.exception("a connection failed")
+            self.close(CloseCode.OVERLOADED, "internal error")
 
     def _take(self, message: Message) -> None:
         match message:
@@ -85,7 +101,7 @@ class TakerConnection:
         if not self._socket.scope["state"].get(AUTHENTICATED) and not self._access.allows(token):
             reason = "authentication needs a token" if token is None else "the token is not valid"
             raise ProtocolViolation(reason, CloseCode.UNAUTHENTICATED)
-        self._outbox.put_nowait(AUTH_SUCCESS)
+        self._put(AUTH_SUCCESS)
 
     def _opened(self, session: Session | None) -> None:
         if session is None:
@@ -105,7 +121,13 @@ class TakerConnection:
 
     def task_run(self, run: RunRecord) -> None:
         """Push a leased run, as it was while it waited."""
-        self._outbox.put_nowait(_encode(render_task_run(run, self._core.clock.now())).decode())
+        message = _encode(render_task_run(run, self._core.clock.now()))
+        if self._unsent or self._direct is None or not self._direct.send(message):
+            self._put(message.decode())
+
+    def _put(self, text: str) -> None:
+        self._unsent += 1
+        self._outbox.put_nowait(text)
 
     def runs(self, runs: Sequence[PushedRun]) -> None:
         """Not here: `task_run` is told."""
@@ -148,6 +170,8 @@ class TakerConnection:
             for task in tasks:
                 task.cancel()
             self._gone = True
+            if self._direct is not None:
+                self._direct.take = None
             if self._session is not None:
                 self._core.taking.disconnected(self._session)
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -161,9 +185,10 @@ class TakerConnection:
                 )
             async with asyncio.timeout(HANDSHAKE_SECONDS) as deadline:
                 while self._closing is None:
-                    self._take(self._dialect.take(await receive_text(self._socket)))
+                    self._came(await receive_text(self._socket))
                     if self._dialect.phase is Phase.RUNS:
                         deadline.reschedule(None)
+                        self._shorten()
         except WebSocketDisconnect:
             self.close(CloseCode.NORMAL, "")
         except TimeoutError:
@@ -174,6 +199,11 @@ class TakerConnection:
             logger.exception("a connection failed")
             self.close(CloseCode.OVERLOADED, "internal error")
 
+    def _shorten(self) -> None:
+        """From here on a message is an acknowledgement, and nothing waits for anything."""
+        if self._direct is not None:
+            self._direct.take = self._came
+
     async def _write(self) -> None:
         """The one writer: nobody else waits for the peer."""
         now = asyncio.get_running_loop().time
@@ -183,6 +213,7 @@ class TakerConnection:
                     text = await self._outbox.get()
                     deadline.reschedule(now() + _WRITE_SECONDS)
                     await self._socket.send({"type": "websocket.send", "text": text})
+                    self._unsent -= 1
                     deadline.reschedule(None)
         except TimeoutError:
             self.close(CloseCode.OVERLOADED, f"too slow: a message was not taken within {_WRITE_SECONDS:g} s")

@@ -1,0 +1,78 @@
+"""A short way between a WebSocket and its application: no queue, no task to wake, for each message.
+
+A worker that acknowledges each run costs a round trip a run, and what stands between its bytes and us costs more
+than what we do with them. An application that never waits may ask for the messages themselves, and may write what
+there is room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+#: The name of the ASGI extension; it holds the `Direct` of the connection as "direct".
+EXTENSION: Final = "runlane.direct"
+
+
+class Direct:
+    """One connection's short way."""
+
+    def __init__(self, send: Callable[[bytes], bool]) -> None:
+        #: Write a text message (UTF-8). False: there is no room now, or no connection; go the long way.
+        self.send = send
+        #: Called with each text message while it is set, on the event loop; it must not raise. `receive` returns
+        #: the others, and the end of the connection.
+        self.take: Callable[[str], None] | None = None
+
+
+class DirectProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, with `Direct` in its scope."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._direct = Direct(self._send)
+
+    def handle_connect(self, event: Request) -> None:
+        """Offer the extension."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:  # the application has not begun yet
+            self.scope["extensions"] = {
+                **(self.scope.get("extensions") or {}),
+                EXTENSION: {"direct": self._direct},
+            }
+
+    def handle_text(self, event: Frame) -> None:
+        """Hand a whole message over, unless others still wait to be received."""
+        take = self._direct.take
+        if take is None or not event.fin or self.close_sent or not self.queue.empty():
+            super().handle_text(event)
+            return
+        try:
+            text = bytes(event.data).decode()
+        except UnicodeDecodeError:
+            super().handle_text(event)
+        else:
+            take(text)
+
+    def _send(self, data: bytes) -> bool:
+        transport = self.transport
+        if not self.writable.is_set() or self.disconnected or self.close_sent or transport.is_closing():
+            return False
+        try:
+            self.conn.send_text(data)
+        except InvalidState:
+            return False
+        transport.write(b"".join(self.conn.data_to_send()))
+        return True
+
+
+def direct_way(scope: MutableMapping[str, Any]) -> Direct | None:
+    """Return the short way of a connection; None: its server has none."""
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    offered: dict[str, Direct] = extensions.get(EXTENSION) or {}
+    return offered.get("direct")
