@@ -33,6 +33,8 @@ MAX_PINGS: Final = 1000
 SLICE_BYTES: Final = 4096
 #: As many of one that has to wait for its turns.
 SMALL_SLICE_BYTES: Final = 1024
+#: A ping that is due within this time is due. Seconds.
+_SOON: Final = 0.01
 #: Bytes that are looked through, after a close frame was sent, for the peer's own.
 MAX_AFTER_CLOSE: Final = 64 * 1024
 
@@ -94,7 +96,10 @@ class PromptHTTP(HTTPProtocol):
 
 
 class PromptWebSocket(WebSocketsSansIOProtocol):
-    """Does not wait for a peer that was closed to take what was sent, and owes no pong to one that takes none."""
+    """Does not wait for a peer that was closed to take what was sent, and owes no pong to one that takes none.
+
+    It pings whoever has said nothing for a while, and nobody else.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
     _second = 0
@@ -103,6 +108,7 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
     _parsed = 0
     _going_on = False
     _after_close = 0
+    _heard = 0.0
 
     def __init__(self, *args: Any, turns: Turns, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -130,6 +136,7 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, a slice at a time; nothing more is read until all of them are parsed."""
+        self._heard = self.loop.time()
         under_way = bool(self._rest)
         self._rest = self._rest[self._parsed :] + data
         self._parsed = 0
@@ -200,6 +207,16 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
             super().data_received(data)
         except InvalidState:
             self.handle_parser_exception()
+
+    def send_keepalive_ping(self) -> None:
+        """Ask whether the peer is there, unless it has shown that since: there may be hundreds that send beats."""
+        assert self.ping_interval is not None
+        # uvicorn counts from its last ping, not from the pong.
+        seconds = self.ping_interval - self.last_ping_rtt - (self.loop.time() - self._heard)
+        if seconds > _SOON:
+            self.ping_timer = self.loop.call_later(seconds, self.send_keepalive_ping)
+        else:
+            super().send_keepalive_ping()
 
     def handle_ping(self) -> None:
         """Answer, unless answers pile up already. Who does nothing else is cut off."""

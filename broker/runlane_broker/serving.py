@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -24,11 +24,35 @@ from .direct import DirectProtocol
 from .receipts import ReceiptProtocol
 from .turns import Turns
 
+#: Who has been silent for so long is pinged, and has so long to answer: 40 s together. Idle workers of ours send
+#: a beat every 20 s, and need no ping. Seconds.
+_PING_SECONDS: Final = 22.0
+_PONG_SECONDS: Final = 18.0
+#: What uvicorn counts.
+_TICKS_A_SECOND: Final = 10
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers."""
+    """uvicorn without its signal handlers, and without looking ten times a second whether it shall end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End `serve`."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Have the `Date` of answers set every second, until the end."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += _TICKS_A_SECOND
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._stopping.wait()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -50,8 +74,8 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]
         ws=cast("type[asyncio.Protocol]", partial(WebSocketConnection, turns=turns)),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
-        ws_ping_interval=20.0,
-        ws_ping_timeout=20.0,
+        ws_ping_interval=_PING_SECONDS,
+        ws_ping_timeout=_PONG_SECONDS,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -66,7 +90,7 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[None]
             await asyncio.sleep(0.005)
         yield
     finally:
-        server.should_exit = True
+        server.stop()
         await task
 
 
