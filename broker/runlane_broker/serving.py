@@ -22,6 +22,7 @@ from runlane.protocol.limits import MAX_MESSAGE_BYTES
 from .deadlines import PromptHTTP, PromptWebSocket
 from .direct import DirectProtocol
 from .receipts import ReceiptProtocol
+from .sizes import SizedProtocol
 from .turns import Turns
 
 #: Who has been silent for so long is pinged, and has so long to answer: 40 s together. Idle workers of ours send
@@ -60,8 +61,8 @@ class Server(uvicorn.Server):
         yield
 
 
-class WebSocketConnection(PromptWebSocket, ReceiptProtocol, DirectProtocol):
-    """uvicorn's, with deadlines, with pongs that wait where an application wants that, and with a short way."""
+class WebSocketConnection(PromptWebSocket, ReceiptProtocol, DirectProtocol, SizedProtocol):
+    """uvicorn's, with deadlines; where an application wants it, pongs wait, ways are short, messages large."""
 
 
 @asynccontextmanager

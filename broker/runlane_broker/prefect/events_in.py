@@ -12,12 +12,15 @@ from ..access import Access
 from ..core.core import Core
 from ..errors import Invalid
 from ..receipts import EXTENSION, Receipts
+from ..sizes import allow_messages
 from ..storage.operations.reporting import ReportedState
 from .handshake import SUBPROTOCOL, open_socket, receive_text
 from .reading import read_event
 
 logger = logging.getLogger("runlane.prefect")
 
+#: The longest event. A Prefect server takes 1.5 MB. Bytes.
+MAX_EVENT_BYTES: Final = 1_600_000
 #: Reports that one connection may have in front of the database; then it is read no further.
 _AT_ONCE: Final = 200
 
@@ -43,6 +46,7 @@ class EventsIn:
                 return
         except WebSocketDisconnect:
             return
+        allow_messages(self._socket.scope, MAX_EVENT_BYTES)
         if SUBPROTOCOL in self._socket.scope["subprotocols"]:
             self._receipts.settle()  # the auth message
         recording = asyncio.create_task(self._record())
