@@ -184,6 +184,18 @@ def test_a_task_run_is_in_no_work_queue(host: Host) -> None:
     assert host.http.get(f"/api/task_runs/{run_id}").json()["task_key"] == "unknown"
 
 
+def test_an_event_may_be_as_large_as_a_prefect_server_takes_it(host: Host) -> None:
+    run_id = str(uuid4())
+    report(host, event(run_id, "RUNNING"), event(run_id, "COMPLETED", others="x" * 1_500_000))
+    assert states(host, run_id) == ["Running", "Completed"]
+    with opened(host, "in") as socket:
+        socket.send(json.dumps(event(run_id, "COMPLETED", others="x" * 2_000_000)))
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(PATIENCE)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
+
+
 def test_events_without_a_socket(host: Host) -> None:
     run_id = str(uuid4())
     assert host.http.post("/api/events", json=[event(run_id, "RUNNING")]).status_code == 204
@@ -262,6 +274,18 @@ def test_whoever_asks_for_the_four_ends_hears_of_every_end(
         found = next_of(socket, run_id)
     assert (found["id"], found["event"]) == (end["id"], f"prefect.task-run.{name}")
     assert found["payload"]["validated_state"]["type"] == type_
+
+
+def test_an_end_that_is_recorded_late_is_told_to_who_was_away_meanwhile(host: Host) -> None:
+    long_ago, run_id, since = str(uuid4()), str(uuid4()), datetime.now(UTC)
+    report(host, event(run_id, "COMPLETED", at=-600))
+    with subscribed(host, event={"name": ENDS}) as socket:
+        assert next_of(socket, run_id)["event"] == "prefect.task-run.Completed"
+    later = {"occurred": {"since": (since + timedelta(minutes=5)).isoformat()}, "event": {"name": ENDS}}
+    with subscribed(host, **later) as socket:
+        report(host, event(long_ago, "FAILED", at=-600))
+        found = json.loads(socket.recv(PATIENCE))["event"]
+    assert found["resource"]["prefect.resource.id"] == f"prefect.task-run.{long_ago}"
 
 
 def test_the_end_of_a_run_that_was_set_over_http_is_told(host: Host) -> None:

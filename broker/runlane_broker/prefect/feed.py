@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Final
 
@@ -27,6 +28,10 @@ from .reading import TASK_RUN_PREFIX
 
 #: Runs that are read together.
 _PAGE: Final = 200
+
+#: An end that is recorded so long after it was, in microseconds, is late; so many of these are remembered.
+_LATE: Final = 1_000_000
+_MAX_LATE: Final = 20_000
 
 #: What an event tells of its state; the rest stands beside it.
 _OF_STATE: Final = ("type", "name", "message", "state_details", "data")
@@ -55,6 +60,9 @@ class EndFeed:
         self._reader = core.store.task_runs
         self._listeners: set[Listener] = set()
         self._ended: list[str] = []
+        #: When the latest late ends were recorded, and of which runs: who has been away looks for them where they
+        #: have ended, before his time. What was recorded before this broker started is found by its end alone.
+        self._late: deque[tuple[Micros, str]] = deque(maxlen=_MAX_LATE)
         self._reading: asyncio.Task[None] | None = None
         core.hub.listen(self._finished)
 
@@ -68,13 +76,25 @@ class EndFeed:
             self._listeners.discard(listener)
 
     async def before(self, since: Micros) -> AsyncGenerator[list[EndEvent]]:
-        """Yield what has ended from `since` on, page by page, the earliest first. Raises `StoreUnavailable`."""
-        after = ""
-        while runs := await self._reader.ended(since, after, _PAGE):
-            since, after = runs[-1].end_time or since, runs[-1].id
+        """Yield what has ended from `since` on, or was recorded as ended, page by page, the earliest first.
+
+        What was recorded late comes last. Raises `StoreUnavailable`.
+        """
+        seen: set[str] = set()
+        at, after = since, ""
+        while runs := await self._reader.ended(at, after, _PAGE):
+            at, after = runs[-1].end_time or at, runs[-1].id
+            seen.update(run.id for run in runs)
+            yield [end_event(run) for run in runs if run.state.type in FINAL]
+        late = [run_id for recorded, run_id in self._late if recorded >= since and run_id not in seen]
+        for start in range(0, len(late), _PAGE):
+            runs = await self._reader.those(late[start : start + _PAGE])
             yield [end_event(run) for run in runs if run.state.type in FINAL]
 
     def _finished(self, run: FinalRun) -> None:
+        now = self._core.clock.now()
+        if run.ended is not None and run.ended < now - _LATE:
+            self._late.append((now, run.id))
         if not self._listeners:
             return
         self._ended.append(run.id)

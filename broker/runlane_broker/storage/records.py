@@ -202,7 +202,10 @@ class LeasedRun:
 
 @dataclass(frozen=True, slots=True)
 class FinalRun:
-    """A run that has ended, with what its watchers want to know."""
+    """A run that has ended, with what its watchers want to know.
+
+    `ended` is the time (microseconds UTC) where somebody else has said it: it may be some time ago.
+    """
 
     id: str
     task_key: str
@@ -211,6 +214,7 @@ class FinalRun:
     message: str | None
     result: bytes | None = None
     error: bytes | None = None
+    ended: int | None = field(default=None, compare=False)
 
 
 class Refusal(Enum):

@@ -168,7 +168,9 @@ def insert_reported(tx: Transaction, run: NewRunRecord, surface: Surface, write:
         tx.run(q.write_outcome, {"id": run.id, "result": state.result, "error": None})
     if state.type not in FINAL:
         return Change(run.id, run.task_key)
-    final = FinalRun(run.id, run.task_key, state.type, state.label, state.message, state.result)
+    final = FinalRun(
+        run.id, run.task_key, state.type, state.label, state.message, state.result, ended=write.timestamp
+    )
     return Change(run.id, run.task_key, final=final)
 
 

@@ -258,7 +258,8 @@ class FinishRun(Operation[Reported]):
         if due is not None:
             queued = QueuedRecord(row.id, row.task_key, row.priority, row.retry_lane, due)
             return Reported(Verdict.RECORDED, queued=queued)
-        final = FinalRun(row.id, row.task_key, state.type, state.label, state.message, self.result, self.error)
+        label, message = state.label, state.message
+        final = FinalRun(row.id, row.task_key, state.type, label, message, self.result, self.error, self.at)
         return Reported(Verdict.RECORDED, final=final)
 
 

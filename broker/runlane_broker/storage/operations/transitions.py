@@ -328,7 +328,7 @@ def _change(row: RunRow, write: Write, key: str, *, lane: object, withheld: obje
         )
     final = None
     if state.type in FINAL:
-        final = FinalRun(row.id, key, state.type, state.label, state.message, state.result)
+        final = FinalRun(row.id, key, state.type, state.label, state.message, state.result, ended=write.timestamp)
     ends = any(isinstance(effect, EndLease) for effect in write.effects)
     return Change(
         row.id,
