@@ -100,7 +100,7 @@ class Blocks:
 
     async def create_type(self, body: TypeCreate) -> _Object:
         """Register a type."""
-        return self._type(await self._keeping.add("block_type", body.slug, _data(body)))
+        return self.render_type(await self._keeping.add("block_type", body.slug, _data(body)))
 
     async def update_type(self, id: str, body: TypeUpdate) -> None:
         """Describe a type anew."""
@@ -108,9 +108,10 @@ class Blocks:
 
     async def type_by_slug(self, slug: str) -> _Object:
         """Return a type."""
-        return self._type(await self._keeping.named("block_type", slug))
+        return self.render_type(await self._keeping.named("block_type", slug))
 
-    def _type(self, kept: KeptObject) -> _Object:
+    def render_type(self, kept: KeptObject) -> _Object:
+        """Return a type as it is shown."""
         return {**shown(kept), "is_protected": False}
 
     # Schemas -------------------------------------------------------------------------------------------------
@@ -130,7 +131,10 @@ class Blocks:
 
     async def _schema(self, kept: KeptObject) -> _Object:
         schema = shown(kept)
-        return {**schema, "block_type": self._type(await self._keeping.get("block_type", schema["block_type_id"]))}
+        return {
+            **schema,
+            "block_type": self.render_type(await self._keeping.get("block_type", schema["block_type_id"])),
+        }
 
     # Documents -----------------------------------------------------------------------------------------------
 
@@ -140,7 +144,7 @@ class Blocks:
         await self._keeping.get("block_type", body.block_type_id)
         name = body.name or f"anonymous-{uuid7()}"
         kept = await self._keeping.add("block_document", name, {**_data(body), "name": name}, body.block_type_id)
-        return await self._document(kept, Secrets(include_secrets=True))
+        return await self.render(kept, Secrets(include_secrets=True))
 
     async def update_document(self, id: str, body: DocumentUpdate) -> None:
         """Keep other data in a block."""
@@ -155,21 +159,22 @@ class Blocks:
 
     async def document(self, id: str, query: Secrets) -> _Object:
         """Return a block."""
-        return await self._document(await self._keeping.get("block_document", id), query)
+        return await self.render(await self._keeping.get("block_document", id), query)
 
     async def document_by_name(self, slug: str, name: str, query: Secrets) -> _Object:
         """Return a block of a type."""
         of_type = await self._reader.named("block_type", slug)
         parent = "" if of_type is None else of_type.id
-        return await self._document(await self._keeping.named("block_document", name, parent), query)
+        return await self.render(await self._keeping.named("block_document", name, parent), query)
 
     async def documents_of_type(self, slug: str, query: Secrets) -> list[_Object]:
         """Return the blocks of a type, as many as a list may have."""
         of_type = await self._keeping.named("block_type", slug)
         found = await self._reader.list("block_document", MAX_LIMIT, parent=of_type.id)
-        return [await self._document(kept, query) for kept in found]
+        return [await self.render(kept, query) for kept in found]
 
-    async def _document(self, kept: KeptObject, query: Secrets) -> _Object:
+    async def render(self, kept: KeptObject, query: Secrets) -> _Object:
+        """Return a block as it is shown."""
         document = shown(kept)
         schema = await self._schema(await self._keeping.get("block_schema", document["block_schema_id"]))
         block_type = schema["block_type"]

@@ -8,7 +8,7 @@ from starlette.websockets import WebSocket
 from ..access import Access
 from ..api.routes import Route
 from ..core.core import Core
-from . import blocks, small_routes, tag_slots, values
+from . import blocks, lists, small_routes, tag_slots, values
 from .events_in import EventsIn
 from .events_out import EventsOut
 from .feed import EndFeed
@@ -16,7 +16,7 @@ from .feed import EndFeed
 
 def prefect_routes(core: Core) -> list[Route]:
     """Return the routes of HTTP that only Prefect's clients ask for."""
-    of_each = (small_routes, blocks, values, tag_slots)
+    of_each = (small_routes, lists, blocks, values, tag_slots)
     return [route for one in of_each for route in one.routes(core)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Select
 
 from .operations.keeping import LogLine
-from .queries.kept import read_log_lines, read_objects
+from .queries.kept import newest_ids, read_log_lines, read_objects
 from .runs import Reading
 from .tables import kept_object, log_line
 
@@ -50,13 +50,26 @@ class KeptReader:
         offset: int = 0,
         parent: str | None = None,
         names: Sequence[str] | None = None,
+        has_name: bool | None = None,
     ) -> Sequence[KeptObject]:
-        """Return part of the objects of a kind, by name."""
+        """Return part of the objects of a kind, by name. What is None is not asked."""
         query = _of(kind) if parent is None else _of(kind).where(kept_object.c.parent == parent)
         if names is not None:
             query = query.where(kept_object.c.name.in_(names))
+        if has_name is not None:
+            query = query.where(kept_object.c.name != "" if has_name else kept_object.c.name == "")
         order = (kept_object.c.name, kept_object.c.id)
         return await self._objects(query.order_by(*order).limit(limit).offset(offset))
+
+    async def latest(
+        self, kind: str, limit: int, offset: int = 0, names: Sequence[str] | None = None
+    ) -> Sequence[KeptObject]:
+        """Return the newest object of each name, by name; `names` are those that are asked for."""
+        newest = newest_ids(kind)
+        if names is not None:
+            newest = newest.where(kept_object.c.name.in_(names))
+        query = read_objects().where(kept_object.c.id.in_(newest))
+        return await self._objects(query.order_by(kept_object.c.name).limit(limit).offset(offset))
 
     async def log(
         self,

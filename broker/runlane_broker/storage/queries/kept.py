@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Select, Update, delete, insert, select, update
+from sqlalchemy import Delete, Insert, Select, Update, delete, func, insert, select, update
 from sqlalchemy.sql.base import Executable
 
 from ..tables import kept_object, log_line
@@ -38,6 +38,11 @@ def delete_object() -> Delete:
 def read_objects() -> Select[Any]:
     """Return objects; the caller says which."""
     return select(kept_object)
+
+
+def newest_ids(kind: str) -> Select[Any]:
+    """Return the id of the newest object of each name."""
+    return select(func.max(_o.id)).where(_o.kind == kind, _o.name != "").group_by(_o.name)
 
 
 def insert_log_line() -> Insert:
