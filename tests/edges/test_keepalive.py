@@ -88,7 +88,7 @@ class Peer:
         config.load()
         self.loop: Any = Loop()
         self.transport: Any = Transport()
-        self.protocol = PromptWebSocket(config, ServerState(), {}, self.loop)
+        self.protocol = PromptWebSocket(config, ServerState(), {}, self.loop, turns=Mock())
         self.protocol.connection_made(self.transport)
         self.protocol.data_received(UPGRADE)
         self.protocol.conn.send_response(self.protocol.response)
