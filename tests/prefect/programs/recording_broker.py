@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recorder import Recorder
 
 from runlane.protocol.states import FINAL
 from runlane_broker import logs, program
+from runlane_broker.listening import bind
 from runlane_broker.settings import load
 from runlane_broker.storage.operations.reporting import RecordReports
 
@@ -41,7 +43,8 @@ def main() -> None:
     program.create_app = lambda core: Recorder(create_app(core), Path(os.environ["RECORD"]))  # type: ignore[assignment,return-value]
     settings = load(os.environ, dict(zip(("port", "db"), sys.argv[1:], strict=True)))
     logs.configure(settings.log_level, as_json=settings.log_format == "json")
-    program.run_broker(settings)
+    with closing(bind(settings.host, settings.port)) as listener:
+        program.run_broker(settings, listener)
 
 
 if __name__ == "__main__":
