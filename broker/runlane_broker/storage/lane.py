@@ -16,7 +16,7 @@ LONGEST_REST: Final = 0.05
 #: Seconds after which it is as if those who wrote last had never been there.
 MEMORY: Final = 0.1
 #: Seconds after others have been answered: what they do next comes soon, and is not to meet a chore at work.
-QUIET: Final = 0.0005
+QUIET: Final = 0.0006
 #: Seconds that a chore waits where there are always others; then it does one step, in their transaction.
 PATIENCE: Final = 0.02
 

@@ -41,15 +41,15 @@ class Operation(ABC, Generic[T_co]):
 class Chore(Operation[T_co]):
     """Work that nobody waits for: done when the writer has nothing else to do.
 
-    `execute` goes on in steps of a millisecond or so until `Transaction.is_wanted`, and says how far it came; from
-    there the writer goes on in its own time. The last outcome is the whole chore's; an earlier one, where the
+    `execute` goes on in steps of half a millisecond or so until `Transaction.is_wanted`, and says how far it came;
+    from there the writer goes on in its own time. The last outcome is the whole chore's; an earlier one, where the
     writer ends.
     """
 
     __slots__ = ()
 
     #: For how long it rests after a step while others write, as a multiple of what the step took.
-    rest: ClassVar[float] = 2.0
+    rest: ClassVar[float] = 1.3
 
     def then(self, outcome: Any) -> Self | None:
         """Return what is left to do after `execute` came so far; None if that was all."""
