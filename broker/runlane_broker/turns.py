@@ -18,7 +18,7 @@ from typing import Any, Final
 #: The ASGI extension: its `standing` is the connection's `Standing`.
 EXTENSION: Final = "runlane.turns"
 #: A pass of the loop should not take longer while somebody waits for a turn.
-PASS_SECONDS: Final = 0.001
+PASS_SECONDS: Final = 0.0005
 #: Turns in one pass at most.
 _MOST: Final = 64
 

@@ -67,7 +67,7 @@ TOO_MUCH = Close(4429, "too much, too fast; come back in 1 s")
 def test_a_flood_of_frames_that_wait_for_nothing_or_change_nothing_is_cut(
     broker: Host, monkeypatch: pytest.MonkeyPatch, path: str, frame: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(talk, "BURST", 100.0)
+    monkeypatch.setattr(talk, "BURST", 100.0 * talk.STRANGER)
     monkeypatch.setattr(talk, "RATE", 0.001)
 
     async def main() -> None:
@@ -128,6 +128,7 @@ def test_what_was_said_is_forgotten_with_time() -> None:
     now = 0.0
     bucket = talk.Talk(lambda: now)
     beat = talk.m.Beat()
+    bucket.become_known()
     assert all(bucket.allows(beat) for _ in range(1250))
     assert not bucket.allows(beat)
     now = 1.0
@@ -136,6 +137,14 @@ def test_what_was_said_is_forgotten_with_time() -> None:
     assert sum(bucket.allows(beat) for _ in range(10_000)) == 1250
     submit = talk.m.Submit(ref=1, runs=())
     assert all(bucket.allows(submit) for _ in range(10_000)), "those wait for their commit"
+
+
+def test_a_stranger_may_say_less() -> None:
+    stranger, known = talk.Talk(lambda: 0.0), talk.Talk(lambda: 0.0)
+    known.become_known()
+    beat = talk.m.Beat()
+    may = [sum(one.allows(beat) for _ in range(10_000)) for one in (stranger, known)]
+    assert may == [1250 // 4, 1250]
 
 
 def test_a_message_of_very_many_frames_lets_others_have_their_turn(

@@ -415,6 +415,7 @@ def test_more_frames_than_may_wait_are_taken_all_the_same(broker: Host) -> None:
 
     async def main() -> None:
         async with producer(broker) as peer:
+            await peer.submit(new_run())
             await peer.say([{"type": "submit", "ref": n, "runs": []} for n in range(count)])
             await peer.say(*[{"type": "submit", "ref": n, "runs": [new_run()]} for n in range(100)])
             answers = await peer.answers(count + 100)

@@ -124,6 +124,7 @@ class Connection:
 
     def of_use(self) -> None:
         """Note that a frame changed something; a peer that is of use waits for no turns."""
+        self._talk.become_known()
         self._standing.trusted = self._talk.is_sparing and not self._outbox.congested
 
     def silence(self) -> None:

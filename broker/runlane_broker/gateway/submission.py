@@ -220,6 +220,7 @@ class SubmissionConnection(Connection):
 
     def run_finished(self, run: FinalRun) -> None:
         """Push the end of a run."""
+        self._talk.become_known()
         self._watched.pop(run.id, None)
         if len(self._told) >= _TOLD:
             self._told.clear()

@@ -13,6 +13,8 @@ BURST: Final = 2500.0
 RATE: Final = 100.0
 #: Who has as much of it left talks sparingly.
 _SPARING: Final = 0.95
+#: Who has not been of use yet pays so many times as much.
+STRANGER: Final = 4.0
 #: What a frame costs. A worker tells of each of its 1,000 runs' progress ten times a second at most;
 #: who gives up thousands of runs that it waits for says so of each.
 _COSTS: Final[Mapping[type[m.Frame], float]] = {
@@ -30,6 +32,7 @@ class Talk:
         self._monotonic = monotonic
         self._left = BURST
         self._since = monotonic()
+        self._factor = STRANGER
 
     def __repr__(self) -> str:
         return f"<Talk, {self._left:.0f} left>"
@@ -42,9 +45,13 @@ class Talk:
     def spend(self, cost: float) -> bool:
         """Take note of something that was said in vain; False if that is too much."""
         now = self._monotonic()
-        self._left = min(self._left + (now - self._since) * RATE, BURST) - cost
+        self._left = min(self._left + (now - self._since) * RATE, BURST) - cost * self._factor
         self._since = now
         return self._left >= 0
+
+    def become_known(self) -> None:
+        """It was of use: it may say more."""
+        self._factor = 1.0
 
     @property
     def is_sparing(self) -> bool:

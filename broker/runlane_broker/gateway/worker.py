@@ -21,8 +21,8 @@ from .connection import Connection, logger
 #: What a report costs that comes too late. A worker that was lost is told which runs are not its own any more.
 _VAIN_REPORT = 4.0
 #: For how many a report counts, while it waits, of a run that the session does not hold: it is repeated, or in
-#: vain. A worker has a few of those under way at most, for everybody waits for the commit that they are part of.
-_STRANGE_WEIGHT = 4 * MAX_LIMIT // 5
+#: vain. A worker has two of those under way at most, for everybody waits for the commit that they are part of.
+_STRANGE_WEIGHT = 2 * MAX_LIMIT
 
 
 class WorkerConnection(Connection):
@@ -103,6 +103,7 @@ class WorkerConnection(Connection):
 
     def runs(self, runs: Sequence[m.PushedRun]) -> None:
         """Push leased runs."""
+        self._talk.become_known()
         self.send(m.Runs(runs=tuple(runs)))
 
     def recorded(self, run_id: str, attempt: int, *, gone: bool = False) -> None:
