@@ -144,6 +144,28 @@ def test_a_session_whose_loss_could_not_be_written_has_another_grace(path: Path)
     run(main())
 
 
+def test_nothing_is_taken_from_a_session_whose_loss_could_not_be_written(path: Path) -> None:
+    """It is as one that the broker before left behind; the auditor finds nothing wrong with it."""
+
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            worker.disconnect()
+            b.executor.fails = Times(1, EndSession)
+            b.core.sessions.lose(worker.own)
+            await b.quiet()
+            b.executor.fails = lambda _: False
+            await b.core.beat()
+            await b.core.audit.run(settling=0)  # notes that the database was away
+            assert await b.core.audit.run(settling=0) == []
+            second = await Worker(b.core).connected(worker, [(run_id, 1)])
+            second.finished(run_id)
+            await second.wait_for("recorded")
+            assert (await b.run(run_id)).losses == 0
+
+    run(main())
+
+
 def test_no_grace_runs_out_while_the_database_is_away(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:

@@ -215,7 +215,11 @@ class Sessions:
 
     def adopt(self, record: SessionRecord) -> Session:
         """A session of the broker before this one: it has the grace from now on, never from its last beat."""
-        session = Session(record.id, record.epoch, record.client_id)
+        return self._expect_back(record.id, record.epoch, record.client_id)
+
+    def _expect_back(self, session_id: str, epoch: int, client_id: str) -> Session:
+        """Wait for a session that says itself, when it comes back, what it holds."""
+        session = Session(session_id, epoch, client_id)
         session.grace_until = self._clock.monotonic() + self._settings.timers.resume
         self._registry.add(session)
         return session
@@ -252,8 +256,7 @@ class Sessions:
     def _keep_waiting(self, session: Session) -> None:
         """The database was away: its end was not written, and the session may have been unable to come back."""
         if self._registry.get(session.id) is None:
-            session.grace_until = self._clock.monotonic() + self._settings.timers.resume
-            self._registry.add(session)
+            self._expect_back(session.id, session.epoch, session.client_id)
 
     def renew_graces(self) -> None:
         """The database is back: who could not resume meanwhile has the whole grace from now."""
