@@ -123,12 +123,15 @@ class Process:
 
         def look() -> re.Match[str] | None:
             found = re.search(pattern, self.log)
-            assert found or self.is_running, f"ended with {self._process.returncode}:\n{self.log}"
-            return found
+            if found or self.is_running:
+                return found
+            raise AssertionError(f"ended with {self._process.returncode}: no {pattern!r} in:\n{self.log}")
 
         try:
             return await until(look, seconds)
         except AssertionError as exc:
+            if not self.is_running:
+                raise
             raise AssertionError(f"no {pattern!r} in:\n{self.log}") from exc
 
     def signal(self, number: signal.Signals) -> None:
