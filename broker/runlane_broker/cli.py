@@ -15,7 +15,7 @@ from runlane.config.flags import add_flags, flags_of
 
 from . import logs
 from .errors import ConfigurationError, StartupError, StoreUnavailable
-from .listening import bind
+from .serving.listening import bind
 from .settings import Settings, load
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def demo(argv: Sequence[str]) -> int:
     Parser("runlane demo", _DEMO).parse_args(argv)
     from .demo.display import make_display
     from .demo.job import run
-    from .serving import stop_signals
+    from .serving.server import stop_signals
 
     async def watched() -> Report:
         """Leave nothing behind, however the demo is ended."""

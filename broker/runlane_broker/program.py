@@ -14,8 +14,8 @@ from runlane import __version__
 
 from .app import Broker, create_app, running_broker
 from .clock import SystemClock
-from .listening import url_of
-from .serving import serving, stop_signals
+from .serving.listening import url_of
+from .serving.server import serving, stop_signals
 from .settings import Settings
 from .storage.location import sqlite_path
 from .storage.lock import FileLock

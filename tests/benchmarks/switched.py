@@ -23,10 +23,10 @@ from runlane.config import ServicesSection
 from runlane_broker.app import create_app, running_broker
 from runlane_broker.clock import SystemClock
 from runlane_broker.core.core import Core
-from runlane_broker.listening import bind, url_of
 from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.services.retention import Retain
-from runlane_broker.serving import serving
+from runlane_broker.serving.listening import bind, url_of
+from runlane_broker.serving.server import serving
 from runlane_broker.settings import Settings
 from runlane_broker.storage.sqlite import SqliteTransaction
 

@@ -30,8 +30,8 @@ from runlane_broker import logs
 from runlane_broker.app import create_app, running_broker
 from runlane_broker.clock import SystemClock
 from runlane_broker.core.core import Core
-from runlane_broker.listening import bind, url_of
-from runlane_broker.serving import serving
+from runlane_broker.serving.listening import bind, url_of
+from runlane_broker.serving.server import serving
 from runlane_broker.settings import Settings, Timers
 from tests.support import new_database
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from runlane_broker.corking import Corked
+from runlane_broker.serving.corking import Corked
 
 
 class _Transport:

@@ -9,9 +9,9 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from runlane_broker.direct import Direct, direct_way
-from runlane_broker.listening import bind
-from runlane_broker.serving import serving
+from runlane_broker.serving.direct import Direct, direct_way
+from runlane_broker.serving.listening import bind
+from runlane_broker.serving.server import serving
 
 from ..support import run
 

@@ -14,12 +14,12 @@ from websockets.server import ServerProtocol
 
 from runlane.protocol import limits
 from runlane.protocol.messages import SUBPROTOCOL
-from runlane_broker import deadlines
 from runlane_broker.api import parsing
 from runlane_broker.core.ports import Watcher
 from runlane_broker.core.watching import Watching
 from runlane_broker.gateway import talk
 from runlane_broker.gateway.outbox import HIGH_WATER, Outbox
+from runlane_broker.serving import deadlines
 from runlane_broker.storage.records import FinalRun
 
 from .harness import (

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
-from runlane_broker.deadlines import PromptWebSocket
+from runlane_broker.serving.deadlines import PromptWebSocket
 
 INTERVAL, PATIENCE = 20.0, 20.0
 UPGRADE = (

@@ -23,7 +23,7 @@ import runlane
 from runlane.protocol.closing import CloseCode
 from runlane_broker import cli, logs, program
 from runlane_broker.errors import StartupError
-from runlane_broker.listening import bind, url_of
+from runlane_broker.serving.listening import bind, url_of
 from runlane_broker.settings import Settings, load
 from runlane_broker.storage.lock import FileLock
 from tests.support import new_database

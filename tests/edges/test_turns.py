@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from runlane_broker import deadlines
 from runlane_broker.gateway import talk
-from runlane_broker.turns import PASS_SECONDS, Standing, Turns, standing_of
+from runlane_broker.serving import deadlines
+from runlane_broker.serving.turns import PASS_SECONDS, Standing, Turns, standing_of
 
 from .harness import SUBMISSION, WORKER, Host, Peer, authenticated, new_run, producer, run, worker
 

@@ -20,8 +20,8 @@ from runlane.config import ServicesSection
 from runlane_broker.app import Broker, create_app, running_broker
 from runlane_broker.clock import SystemClock
 from runlane_broker.core.core import Core
-from runlane_broker.listening import bind, url_of
-from runlane_broker.serving import serving
+from runlane_broker.serving.listening import bind, url_of
+from runlane_broker.serving.server import serving
 from runlane_broker.settings import Settings, Timers
 from runlane_broker.storage.run_records import RunRecord
 from tests.support import new_database

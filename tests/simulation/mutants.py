@@ -253,9 +253,9 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "grace-from-before",
         "the grace of adopted sessions is over when the broker starts",
         "core/sessions.py",
-        "        session = Session(record.id, record.epoch, record.client_id)\n"
+        "        session = Session(session_id, epoch, client_id)\n"
         "        session.grace_until = self._clock.monotonic() + self._settings.timers.resume\n",
-        "        session = Session(record.id, record.epoch, record.client_id)\n"
+        "        session = Session(session_id, epoch, client_id)\n"
         "        session.grace_until = self._clock.monotonic()\n",
         test="tests/core/test_recovery.py",
     ),

@@ -19,7 +19,7 @@ from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
 
 from ..access import AUTHENTICATED, Access
 from ..core.core import Core
-from ..turns import standing_of
+from ..serving.turns import standing_of
 from .outbox import Outbox
 from .talk import Talk
 

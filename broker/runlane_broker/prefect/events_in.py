@@ -11,8 +11,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..access import Access
 from ..core.core import Core
 from ..errors import Invalid
-from ..receipts import EXTENSION, Receipts
-from ..sizes import allow_messages
+from ..serving.receipts import EXTENSION, Receipts
+from ..serving.sizes import allow_messages
 from ..storage.operations.reporting import ReportedState
 from .handshake import SUBPROTOCOL, open_socket, receive_text
 from .reading import read_event

@@ -20,8 +20,8 @@ from ..access import AUTHENTICATED, Access
 from ..api.rendering import render_task_run
 from ..core.core import Core
 from ..core.registry import Session
-from ..direct import direct_way
 from ..gateway.connection import receive_text
+from ..serving.direct import direct_way
 from ..storage.run_records import RunRecord
 from .dialect import AUTH_SUCCESS, SUBPROTOCOL, Auth, Dialect, Message, Phase, Subscribe, Word
 

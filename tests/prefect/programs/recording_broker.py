@@ -17,7 +17,7 @@ from recorder import Recorder
 
 from runlane.protocol.states import FINAL
 from runlane_broker import logs, program
-from runlane_broker.listening import bind
+from runlane_broker.serving.listening import bind
 from runlane_broker.settings import load
 from runlane_broker.storage.operations.reporting import RecordReports
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from .errors import StartupError
+from ..errors import StartupError
 
 #: Connections that may wait to be accepted.
 _BACKLOG: Final = 2048

@@ -1,0 +1,1 @@
+"""uvicorn as the broker has it: the address, the server, and what makes up one connection."""
