@@ -27,6 +27,7 @@ from .harness import (
     WORKER,
     Close,
     Host,
+    Peer,
     authenticated,
     close_of,
     dial,
@@ -230,6 +231,59 @@ def test_who_asks_for_results_and_takes_none_does_not_fill_the_memory(
 
     run(main())
     assert max(waiting) < HIGH_WATER + 501_000
+
+
+def test_who_takes_nothing_is_heard_no_more(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it asks costs nobody anything, until it has taken what it was sent; then all of it is answered."""
+    item = new_run("edge.deaf")
+    watches: list[str] = []
+    congested: set[Outbox] = set()
+    put, watch = Outbox.put, Watching.watch
+
+    def noting_put(self: Outbox, frame: bytes) -> bool:
+        fits = put(self, frame)
+        (congested.add if self.bytes > HIGH_WATER else congested.discard)(self)
+        return fits
+
+    def noting_watch(self: Watching, watcher: Watcher, ids: Sequence[str]) -> None:
+        watches.extend(ids)
+        watch(self, watcher, ids)
+
+    async def beat(other: Peer) -> None:
+        await other.say(BEAT)
+        await other.expect("beat")
+
+    async def is_stuck(other: Peer) -> bool:
+        """Say whether it is congested, and stays so while somebody else is answered."""
+        before = {box: box.bytes for box in congested}
+        for _ in range(5):
+            await beat(other)
+        return any(box.bytes == before.get(box) for box in congested)
+
+    async def main() -> None:
+        async with worker(broker, "edge.deaf") as peer, producer(broker) as other:
+            await other.submit(item)
+            (pushed,) = await peer.pushed()
+            await peer.finish(pushed, result="x" * 500_000)
+            monkeypatch.setattr(Outbox, "put", noting_put)
+            monkeypatch.setattr(Watching, "watch", noting_watch)
+            async with authenticated(broker, SUBMISSION) as deaf:
+                deaf.socket.transport.pause_reading()
+                ask = {"type": "watch", "ids": [item["id"]]}
+                asked = 0
+                while not await is_stuck(other):
+                    await deaf.say(ask)
+                    asked += 1
+                heard = len(watches)
+                await deaf.say(*[ask] * 50)
+                for _ in range(5):
+                    await beat(other)
+                assert len(watches) <= heard + 1, "the one message that was being taken"
+                deaf.socket.transport.resume_reading()
+                while len(watches) < asked + 50:
+                    await deaf.expect("finished")
+
+    run(main())
 
 
 # --- Slow ------------------------------------------------------------------------------------------------------

@@ -89,6 +89,11 @@ class SubmissionConnection(Connection):
             m.Quit: self._on_quit,
         }
 
+    async def _take(self, text: str) -> None:
+        """Take a message's frames, of a peer that takes what it is sent: it may not ask for more before that."""
+        await self._clear.wait()
+        await super()._take(text)
+
     # Submitting --------------------------------------------------------------------------------------------
 
     def _on_submit(self, frame: m.Submit, size: int) -> None:
