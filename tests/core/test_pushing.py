@@ -12,8 +12,11 @@ from runlane.protocol.states import StateType
 from runlane_broker.errors import Conflict, Refused
 from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.details import StateDetails
+from runlane_broker.storage.flow_records import DeploymentValues
 from runlane_broker.storage.operations.handing_out import Asked
+from runlane_broker.storage.operations.leasing import LeaseRuns
 from runlane_broker.storage.operations.queues import CreatePool, QueueKey
+from runlane_broker.storage.queue_records import queue_key
 from runlane_broker.storage.records import NewFlowRun, TransitionOutcome
 from runlane_broker.storage.tables import FLOW_RUN
 
@@ -329,6 +332,131 @@ def test_a_run_that_its_process_has_retried_is_the_queues_again_once_that_lets_g
             assert worker.pushed_ids == [retried]
 
     run(main())
+
+
+# --- Queues with a filter -----------------------------------------------------------------------------------
+
+
+async def filtering(b: Broker, limit: int = 1) -> str:
+    """A queue `f` with a filter for the tag `x`, and a deployment: only the runs of one are a filter's."""
+    await b.core.queues.create(None, "f", {"filter": '{"tags":["x"]}', "concurrency_limit": limit})
+    flow = await b.core.flows.create("flow", (), {})
+    values = DeploymentValues(None, None, None, None, (), {}, b"{}", b"{}", b"{}", False, False, None, None, None)
+    return (await b.core.flows.put_deployment(flow.id, "d", values, None)).id
+
+
+async def change_filtering(b: Broker, **changes: Any) -> None:
+    await b.core.queues.update(QueueKey(name="f"), changes)
+
+
+async def _end_by_worker(b: Broker, held: str, worker: Worker) -> None:
+    worker.finished(held)
+
+
+async def _end_by_somebody_else(b: Broker, held: str, worker: Worker) -> None:
+    await set_state(b, held, StateType.COMPLETED)
+
+
+async def _raise_limit(b: Broker, held: str, worker: Worker) -> None:
+    await change_filtering(b, concurrency_limit=2)
+
+
+async def _lift_limit(b: Broker, held: str, worker: Worker) -> None:
+    await change_filtering(b, concurrency_limit=None)
+
+
+async def _change_filter(b: Broker, held: str, worker: Worker) -> None:
+    await change_filtering(b, filter='{"tags":["y"]}')
+
+
+async def _delete_queue(b: Broker, held: str, worker: Worker) -> None:
+    await b.core.queues.delete(QueueKey(name="f"))
+
+
+async def _change_tags(b: Broker, held: str, worker: Worker) -> None:
+    """Nobody says what that means for a filter: it is found out within a second."""
+    await b.core.transitions.change(FLOW_RUN, held, {"tags": []})
+    await b.quiet()
+    assert worker.pushed_ids == [held]
+    b.clock.advance(1)
+    worker.beat()
+    b.core.dispatching.time_changed()
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        _end_by_worker,
+        _end_by_somebody_else,
+        _raise_limit,
+        _lift_limit,
+        _change_filter,
+        _delete_queue,
+        _change_tags,
+    ],
+)
+def test_a_full_filter_holds_runs_back_until_it_has_a_slot(tmp_path: Path, release: Any) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", "b")
+            deployment_id = await filtering(b)
+            worker = await b.worker("p/a", "p/b", limit=10)
+            found = {"deployment_id": deployment_id, "tags": ("x",)}
+            held = await flow_run(b, "a", **found)
+            await worker.wait_for("run")
+            waiting = await flow_run(b, "b", **found)
+            await b.quiet()
+            assert worker.pushed_ids == [held]
+            await release(b, held, worker)
+            await worker.wait_for("run", 2)
+            assert worker.pushed_ids == [held, waiting]
+
+    run(main())
+
+
+def test_who_is_held_back_by_a_filter_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    """Neither those behind it in its queue, however many it is, nor other queues; and it is not tried again."""
+
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a", "b", a=2)
+            deployment_id = await filtering(b, limit=0)
+            held = [await flow_run(b, deployment_id=deployment_id, tags=("x",)) for _ in range(5)]
+            free = [await flow_run(b, queue, deployment_id=deployment_id) for queue in ("a", "b")]
+            queue = await b.core.store.queues.queue_by_name("p", "a")
+            assert queue is not None
+            b.core.dispatcher.configure_task_key(queue_key(queue.pool_id, queue.id), 2)
+            worker = await b.worker("p/a", "p/b", limit=3)
+            await worker.wait_for("run", 2)
+            held.append(await flow_run(b, deployment_id=deployment_id, tags=("x",)))
+            new = await flow_run(b, deployment_id=deployment_id, tags=("y",))
+            last = await flow_run(b, deployment_id=deployment_id)
+            await worker.wait_for("run", 3)
+            await b.quiet()
+            assert worker.pushed_ids == [*free, new], "its queue has two slots"
+            tried = [run_id for lease in b.executor.executed(LeaseRuns) for run_id in lease.run_ids]
+            assert not set(held[:5]) & set(tried), "a read leaves them out"
+            assert tried.count(held[5]) <= 1, "one that is created meanwhile may be tried, once"
+            for run_id in worker.pushed_ids:
+                worker.finished(run_id)
+            await worker.wait_for("run", 4)
+            worker.finished(last)
+            await b.quiet()
+            assert worker.pushed_ids == [*free, new, last], "slots of others are none of theirs"
+            await change_filtering(b, concurrency_limit=2)
+            await worker.wait_for("run", 6)
+            await b.quiet()
+            assert worker.pushed_ids[4:] == held[:2]
+            for done, run_id in enumerate(held, 1):
+                worker.finished(run_id)
+                await worker.wait_for("recorded", 4 + done)
+                await b.quiet()
+                assert worker.pushed_ids[4:] == held[: done + 2], "in turn, and as many as there are slots"
+
+    run(main())
+
+
+# --- Starting by other ways ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("type_", [StateType.PENDING, StateType.RUNNING])

@@ -45,6 +45,8 @@ class Row:
 
     run: QueuedRun
     holder: str | None = None
+    #: A queue with a filter finds it, too.
+    found: bool = False
     over: bool = False
 
     @property
@@ -70,6 +72,7 @@ class PoolsMachine(RuleBasedStateMachine):
         self.lines = {key: Line(place) for place, key in enumerate(QUEUES)}
         self.limit: int | None = None
         self.paused = False
+        self.filter_limit: int | None = None
         self.rows: dict[str, Row] = {}
         self.clients: dict[str, Client] = {}
         self.pending: deque[Reservation] = deque()
@@ -96,10 +99,18 @@ class PoolsMachine(RuleBasedStateMachine):
     def pool_closed(self, besides: int = 0) -> bool:
         return self.paused or (self.limit is not None and self.taken(*self.lines) + besides >= self.limit)
 
+    @property
+    def filter_full(self) -> bool:
+        taken = sum(row.holder is not None and row.found for row in self.rows.values())
+        return self.filter_limit is not None and taken >= self.filter_limit
+
+    def held_back(self, row: Row) -> bool:
+        return row.found and self.filter_full
+
     def waiting(self, key: str) -> list[QueuedRun]:
-        return sorted(
-            (row.run for row in self.rows.values() if row.waits and row.run.task_key == key), key=rank_of
-        )
+        """Those that a refill finds."""
+        rows = (row for row in self.rows.values() if row.waits and row.run.task_key == key)
+        return sorted((row.run for row in rows if not self.held_back(row)), key=rank_of)
 
     def has_pool(self, key: str) -> bool:
         return key in self.lines
@@ -109,12 +120,18 @@ class PoolsMachine(RuleBasedStateMachine):
     def changed(self) -> None:
         self.dispatcher.set_pool(self.settings)
 
+    def released(self) -> None:
+        """The filter may have a slot again: windows are read anew."""
+        for key in QUEUES:
+            self.dispatcher.mark_due(key)
+
     def free(self, run: QueuedRun, *, again: bool) -> None:
         """A run has no slot any more, by a commit."""
         self.rows[run.id].holder = None
         self.rows[run.id].over = not again or (run.task_key != TASK and not self.has_pool(run.task_key))
         if self.has_pool(run.task_key):
             self.dispatcher.free_slot(POOL, run.task_key)
+        self.released()
         if self.rows[run.id].waits:
             self.dispatcher.enqueue(run)
 
@@ -133,6 +150,9 @@ class PoolsMachine(RuleBasedStateMachine):
         elif key != TASK and self.pool_closed():
             self.dispatcher.abort(reservation)
             self.dispatcher.shut_pool(key)
+        elif self.held_back(self.rows[run.id]):
+            self.dispatcher.abort(reservation, requeue=False)
+            self.dispatcher.reload(key)
         else:
             return False
         return True
@@ -161,19 +181,19 @@ class PoolsMachine(RuleBasedStateMachine):
         for key, count in zip(KEYS, counts, strict=True):
             self.submit(key, count)
 
-    @rule(key=st.sampled_from(KEYS), count=st.integers(1, 3))
-    def submit(self, key: str, count: int) -> None:
+    @rule(key=st.sampled_from(KEYS), count=st.integers(1, 3), found=st.booleans())
+    def submit(self, key: str, count: int, found: bool = False) -> None:
         for _ in range(count):
             if key == TASK or self.has_pool(key):
                 self.made += 1
                 run = make_run(f"{self.made:04}", key, due=self.made)
-                self.rows[run.id] = Row(run)
+                self.rows[run.id] = Row(run, found=found and key != TASK)
                 self.dispatcher.enqueue(run)
         self.refill()
 
     @rule(data=st.data())
     def poll(self, data: st.DataObject) -> None:
-        """Somebody who polls starts a run, if queue and pool have room."""
+        """Somebody who polls starts a run, if queue and pool have room, and the filter that finds it."""
         open_ = [key for key in self.lines if not self.queue_closed(key) and not self.pool_closed()]
         runs = [run for key in open_ for run in self.waiting(key)]
         if runs:
@@ -208,6 +228,12 @@ class PoolsMachine(RuleBasedStateMachine):
     def set_pool(self, limit: int | None, paused: bool) -> None:
         self.limit, self.paused = limit, paused
         self.changed()
+
+    @rule(limit=LIMITS)
+    def set_filter(self, limit: int | None) -> None:
+        self.filter_limit = limit
+        self.released()
+        self.refill()
 
     @rule(places=st.permutations(range(len(QUEUES))))
     def rank(self, places: list[int]) -> None:
@@ -313,6 +339,7 @@ class PoolsMachine(RuleBasedStateMachine):
 
     def lease(self, reservation: Reservation) -> None:
         run, name = reservation.run, reservation.session_id
+        assert not self.held_back(self.rows[run.id])
         self.rows[run.id].holder = name
         if self.dispatcher.confirm(reservation):
             assert self.clients[name].connected

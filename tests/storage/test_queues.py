@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
+from runlane.protocol.states import StateType
 from runlane_broker.errors import Conflict, Invalid, NotFound
+from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.schemas.filters import AnyOf, AnyOrStart, Filters, WorkPoolFilter, WorkQueueFilter
 from runlane_broker.schemas.sorts import WorkQueueSort
 from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.handing_out import Asked, HandOutOfPool, HandOutOfQueue
+from runlane_broker.storage.operations.leasing import FinishRun, LeaseRuns
 from runlane_broker.storage.operations.queues import (
     CreatePool,
     CreateQueue,
@@ -32,7 +35,17 @@ from runlane_broker.storage.operations.queues import (
     resolve_queue,
 )
 from runlane_broker.storage.queries import queues as q
-from runlane_broker.storage.queue_records import DEFAULT_POOL, QueueFilter, QueueRecord, QueueStatus
+from runlane_broker.storage.queue_records import (
+    DEFAULT_POOL,
+    FullFilter,
+    QueueFilter,
+    QueueRecord,
+    QueueStatus,
+    first_not_held,
+    queue_key,
+)
+from runlane_broker.storage.records import Refusal, Verdict
+from runlane_broker.storage.tables import FLOW_RUN
 
 from ..support import SECOND, START, new_database
 from .database import Database
@@ -664,6 +677,47 @@ def test_the_slots_of_a_filter_are_counted_by_what_it_finds_and_hold_when_a_run_
     assert db.do(MayStart(another)) is None
     given = db.wait(db.store.queues.filtered(QueueFilter(tags=("a",)), 100, START, found.concurrency_limit))
     assert (mine in given) is not refused
+
+
+def test_a_push_is_held_to_the_limit_of_a_filter(db: Database, path: Path) -> None:
+    insert_deployments(path)
+    create(db, "f", filter='{"tags":["a"]}', concurrency_limit=1)
+    queue_id = create(db, "q")
+    mine = {"deployment_id": ONE, "work_queue_id": queue_id, "tags": '["a"]'}
+    one, two, other, three = insert_flow_runs(
+        path,
+        *({**mine, **changes, "due": START - 9 + i} for i, changes in enumerate(({}, {}, {"tags": "[]"}, {}))),
+    )
+    key = queue_key(queue(db, "q").pool_id, queue_id)
+
+    def refill(limit: int) -> tuple[list[str], bool]:
+        found = db.wait(db.store.refill(key, START, limit))
+        return [run.id for run in found.queued], found.holds_back
+
+    assert refill(9) == ([one, two, other, three], False)
+    holder, elsewhere = db.session(), db.session()
+    outcomes = db.do(LeaseRuns(holder, (one, two, other), FLOW_RUN))
+    assert [getattr(outcome, "id", outcome) for outcome in outcomes] == [one, Refusal.HELD_BACK, other]
+    assert db.do(LeaseRuns(elsewhere, (two, three), FLOW_RUN)) == (Refusal.HELD_BACK, Refusal.HELD_BACK)
+    assert db.query("SELECT id FROM flow_run WHERE state_type = 'SCHEDULED' ORDER BY due") == [(two,), (three,)]
+    assert refill(9) == ([], True)
+    last, *_ = insert_flow_runs(path, {**mine, "tags": '["b"]'}, {**mine, "deployment_id": None})
+    assert refill(1) == ([last], True)
+    done = FinishRun(holder.session_id, one, 1, START, Proposed(StateType.COMPLETED))
+    assert db.do(done).verdict is Verdict.RECORDED
+    assert refill(2) == ([two, three], False)
+    outcomes = db.do(LeaseRuns(elsewhere, (three, two), FLOW_RUN))
+    assert [getattr(outcome, "id", outcome) for outcome in outcomes] == [three, Refusal.HELD_BACK]
+
+
+def test_who_passes_a_filter_is_read_no_further_than_need_be() -> None:
+    full = [FullFilter("f", QueueFilter(tags=("a",)), 1)]
+    rows = iter(
+        [("1", '["a"]', ONE), ("2", "[]", ONE), ("3", '["a"]', None), ("4", '["a"]', ONE), ("5", "[]", ONE)]
+    )
+    assert first_not_held(rows, full, 2) == ([("2", "[]", ONE), ("3", '["a"]', None)], True)
+    assert next(rows)[0] == "4"
+    assert first_not_held(rows, full, 2) == ([("5", "[]", ONE)], False)
 
 
 def test_runs_are_not_put_into_a_queue_that_has_a_filter(db: Database, path: Path) -> None:

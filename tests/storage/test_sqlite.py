@@ -20,7 +20,7 @@ from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.leasing import FinishRun
 from runlane_broker.storage.operations.sessions import BeatBroker, StartBroker
 from runlane_broker.storage.queries import batches as qb
-from runlane_broker.storage.queries.queues import first_scheduled
+from runlane_broker.storage.queries.queues import all_scheduled, first_scheduled
 from runlane_broker.storage.records import SCHEDULED_LANE, Created, Creation, QueuedRecord, Refill, Verdict
 from runlane_broker.storage.sqlite import BUSY_AGAIN_SECONDS, BUSY_SECONDS, Compiler, SqliteExecutor, connect
 from runlane_broker.storage.store import Store
@@ -465,6 +465,7 @@ def test_a_refill_behind_many_future_runs_of_higher_priorities_reads_none_of_the
         (q.FLOW_LEASES.start, "PRIMARY KEY"),
         (q.FLOW_LEASES.end, "PRIMARY KEY"),
         (first_scheduled, "ix_flow_run_queued"),
+        (all_scheduled, "ix_flow_run_queued"),
         (q.write_outcome, "PRIMARY KEY"),
         (q.holds_session, "PRIMARY KEY"),
     ],

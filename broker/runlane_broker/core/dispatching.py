@@ -35,6 +35,7 @@ from ..storage.records import (
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN
 from .due import DueClock
+from .held_back import HeldBack
 from .hub import Hub
 from .registry import Held, Registry
 from .unserved import Unserved
@@ -64,6 +65,7 @@ class Dispatching:
         self._registry = registry
         self._unserved = unserved
         self._due = DueClock(clock, self._came_due)
+        self._held_back = HeldBack(clock, dispatcher, self._due)
         self._cycle_handle: asyncio.Handle | None = None
         self._refills: set[asyncio.Task[None]] = set()
         self._stopped = True
@@ -121,14 +123,17 @@ class Dispatching:
             self._due.note(run.task_key, run.due)
 
     def free_slot(self, key: str) -> None:
-        """A run takes its slot no more: whoever waits for one of its work queue, or of the pool, may go on."""
+        """A run takes its slot no more: whoever waits for one of its queue, its pool or a filter may go on."""
         if is_queue_key(key):
             self._dispatcher.free_slot(split_queue_key(key)[0], key)
+            self._held_back.release()
             self.wake()
 
-    def set_pool(self, pool: ServedPool) -> None:
-        """A pool or one of its queues has changed."""
-        self._dispatcher.set_pool(pool_settings(pool))
+    def set_pools(self, pools: Iterable[ServedPool]) -> None:
+        """Pools or queues have changed, these among them; and maybe one with a filter, which nobody serves."""
+        for pool in pools:
+            self._dispatcher.set_pool(pool_settings(pool))
+        self._held_back.release()
         self.wake()
 
     def claimed(self, key: str, run_id: str, until: int) -> None:
@@ -225,6 +230,8 @@ class Dispatching:
             self._dispatcher.shut_queue(key)
         elif outcome is Refusal.POOL_CLOSED:
             self._dispatcher.shut_pool(key)
+        elif outcome is Refusal.HELD_BACK:
+            self._dispatcher.reload(key)  # others of the window may be held back, too
         elif outcome is Refusal.SESSION_MOVED:
             self._dispatcher.disconnect(reservation.session_id, reservation.epoch)
             session = self._registry.get(reservation.session_id)
@@ -249,6 +256,7 @@ class Dispatching:
         task.add_done_callback(self._refills.discard)
 
     async def _refill(self, key: str, ticket: RefillTicket, limit: int) -> None:
+        left_out = self._held_back.reading()
         try:
             refill = await self._store.refill(key, self._clock.now(), limit)
         except BaseException as exc:  # whatever it was, the key must not wait for this read for ever
@@ -260,6 +268,8 @@ class Dispatching:
         self._dispatcher.apply_refill(key, ticket, [queued_run(run) for run in refill.queued], limit)
         if self._dispatcher.has_demand(key):
             self._due.note(key, refill.next_due)
+        if refill.holds_back:
+            left_out(key)
         self.wake()
 
     def _came_due(self, keys: Iterable[str]) -> None:

@@ -127,8 +127,7 @@ class Queues:
         return outcome
 
     def _changed(self, outcome: tuple[object, tuple[ServedPool, ...]]) -> None:
-        for pool in outcome[1]:
-            self._dispatching.set_pool(pool)
+        self._dispatching.set_pools(outcome[1])
 
     def _handed_out(self, handed: HandOut) -> None:
         self.tell(handed.changes)

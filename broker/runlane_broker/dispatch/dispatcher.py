@@ -320,6 +320,13 @@ class Dispatcher:
             queue.mark_stale()
             self._watch_level(queue)
 
+    def reload(self, key: str) -> None:
+        """Note that the database holds runs back that are in a key's window: it is read anew, without them."""
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.reload()
+            self._watch_level(queue)
+
     def refills_wanted(self) -> list[tuple[str, RefillTicket, int]]:
         """Begin the refills that are wanted now, and return key, ticket and limit of each.
 

@@ -125,6 +125,15 @@ class TaskQueue:
         if self._refill is not None:
             self._refill.stale_again = True
 
+    def reload(self) -> None:
+        """Note that the database knows better which runs are dispatchable: the window is read anew.
+
+        So is what is being read, for that may be older.
+        """
+        self._window = OrderedRuns()
+        self._spilled = True
+        self._refill = None
+
     def begin_refill(self) -> RefillTicket:
         """Begin a refill: the caller reads rows *after* this call, and gives them to `apply_refill`."""
         assert self._refill is None, "one refill at a time"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -210,6 +210,43 @@ def read_filter(text: str) -> QueueFilter:
 def count_taken(filter_: QueueFilter, started: Iterable[Any]) -> int:
     """Return how many of these rows of `queries.queues.read_started` are a filter's."""
     return sum(filter_.takes(row[2], row[3]) for row in started)
+
+
+class FullFilter(NamedTuple):
+    """A queue with a filter that has no slot left."""
+
+    name: str
+    filter: QueueFilter
+    limit: int
+
+
+def full_filters(limited: Iterable[Any], started: Callable[[], Sequence[Any]]) -> tuple[FullFilter, ...]:
+    """Return which of these rows of `queries.queues.read_limited_filters` are full.
+
+    `started` reads the rows of `queries.queues.read_started`; it is not called where there is nothing to count.
+    """
+    filters = [FullFilter(name, read_filter(text), limit) for name, text, limit in limited]
+    rows = started() if filters else ()
+    return tuple(one for one in filters if count_taken(one.filter, rows) >= one.limit)
+
+
+def first_not_held(rows: Iterable[Any], full: Sequence[FullFilter], limit: int) -> tuple[list[Any], bool]:
+    """Return the first `limit` rows whose runs no full filter takes, and whether any was passed over on the way.
+
+    `rows` end with the tags (JSON) and the deployment of a run, and are read no further than need be.
+    """
+    found: list[Any] = []
+    held: dict[tuple[str, str | None], bool] = {}
+    for row in rows:
+        tags, deployment_id = kind = (row[-2], row[-1])
+        if kind not in held:  # the runs of one deployment are mostly alike
+            held[kind] = any(one.filter.takes(tags, deployment_id) for one in full)
+        if held[kind]:
+            continue
+        found.append(row)
+        if len(found) == limit:
+            break
+    return found, any(held.values())
 
 
 def pool_record(row: Any) -> PoolRecord:

@@ -225,6 +225,7 @@ class Refusal(Enum):
     LATER = auto()  # enough parameters for one time: it stays queued
     QUEUE_CLOSED = auto()  # its work queue is full or paused: it stays queued, until there is room
     POOL_CLOSED = auto()  # its work pool is
+    HELD_BACK = auto()  # a queue with a filter that takes it is full: it waits for a slot of that one
 
 
 class Verdict(Enum):
@@ -349,10 +350,14 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Refill:
-    """The first dispatchable runs of a key, in order, and when its next one comes due (if one waits)."""
+    """The first dispatchable runs of a key, in order, and when its next one comes due (if one waits).
+
+    `holds_back`: runs that are due were left out, because a queue with a filter that takes them is full.
+    """
 
     queued: tuple[QueuedRecord, ...]
     next_due: int | None
+    holds_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

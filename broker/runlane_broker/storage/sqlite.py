@@ -23,7 +23,7 @@ from . import queries as q
 from .lane import EVERYBODY, Line
 from .operations.base import Operation
 from .queries import queues as qq
-from .queue_records import is_queue_key, split_queue_key
+from .queue_records import first_not_held, full_filters, is_queue_key, split_queue_key
 from .records import SCHEDULED_LANE, QueuedRecord, Refill
 from .transaction import Params, Row
 
@@ -336,17 +336,25 @@ class SqliteRefiller:
     def _refill_queue(self, key: str, now: int, limit: int) -> Refill:
         _, queue_id = split_queue_key(key)
         params = {"queue_id": queue_id, "after": -q.NEVER, "before": now, "now": now, "limit": limit}
-        rows = self._rows(qq.first_scheduled, params)
+        full = full_filters(self._rows(qq.read_limited_filters, {}), lambda: self._rows(qq.read_started, {}))
+        if full:
+            with closing(self._execute(qq.all_scheduled, params)) as cursor:
+                rows, holds_back = first_not_held(cursor, full, limit)
+        else:
+            rows, holds_back = self._rows(qq.first_scheduled, params), False
         due = self._rows(qq.next_due, params)[0][0]
-        queued = tuple(QueuedRecord(run_id, key, 0, SCHEDULED_LANE, due) for run_id, due in rows)
-        return Refill(queued, None if due >= q.NEVER else due)
+        queued = tuple(QueuedRecord(run_id, key, 0, SCHEDULED_LANE, due) for run_id, due, *_ in rows)
+        return Refill(queued, None if due >= q.NEVER else due, holds_back)
 
     def _rows(self, query: q.Query, params: Params) -> list[Row]:
+        return self._execute(query, params).fetchall()
+
+    def _execute(self, query: q.Query, params: Params) -> sqlite3.Cursor:
         if self._connection is None:
             self._connection = self._connect()
             self._connection.execute("PRAGMA query_only = ON")
         compiled = self._compiler(query)
-        return self._connection.execute(compiled.text, compiled.bind(params)).fetchall()
+        return self._connection.execute(compiled.text, compiled.bind(params))
 
     def close(self) -> None:
         """Close the connection."""

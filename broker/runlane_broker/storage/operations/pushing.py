@@ -1,4 +1,4 @@
-"""What it takes to push a flow run: room in its queue and its pool, and what its worker has to know of it."""
+"""What it takes to push a flow run: room wherever it takes a slot, and what its worker has to know of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 
 from .. import queries as q
 from ..queries import queues as qq
+from ..queue_records import FullFilter, full_filters, read_filter
 from ..records import LeasedRun, PushedFlow, Refusal
 from ..transaction import Transaction
 
@@ -44,13 +45,27 @@ def start_limits(tx: Transaction, run_id: str) -> StartLimits | None:
 
 
 def refuse_push(tx: Transaction, run_id: str) -> Refusal | None:
-    """Say why a run of a work queue cannot be leased, as far as that is up to its queue and its pool."""
+    """Say why a run of a work queue cannot be leased, as far as that is up to queues and its pool."""
     limits = start_limits(tx, run_id)
     if limits is None:  # its queue was deleted
         return Refusal.TAKEN
     if limits.queue_paused or limits.queue_full:
         return Refusal.QUEUE_CLOSED
-    return Refusal.POOL_CLOSED if limits.pool_paused or limits.pool_full else None
+    if limits.pool_paused or limits.pool_full:
+        return Refusal.POOL_CLOSED
+    return None if full_filter(tx, run_id) is None else Refusal.HELD_BACK
+
+
+def full_filter(tx: Transaction, run_id: str) -> FullFilter | None:
+    """Return a queue that finds the run by its filter and has no slot left for it, if there is one."""
+    limited = tx.rows(qq.read_limited_filters, {})
+    run = tx.row(qq.read_filtered, {"id": run_id}) if limited else None
+    if run is None:
+        return None
+    _, _, tags, deployment_id = run
+    taking = [row for row in limited if read_filter(row[1]).takes(tags, deployment_id)]
+    full = full_filters(taking, lambda: [row for row in tx.rows(qq.read_started, {}) if row[0] != run_id])
+    return next(iter(full), None)
 
 
 def read_pushed(tx: Transaction, run_id: str, attempt: int) -> LeasedRun:

@@ -17,14 +17,12 @@ from ..queue_records import (
     POLLED_RECENTLY,
     QueueChange,
     QueueStatus,
-    count_taken,
-    read_filter,
     status_after,
 )
 from ..tables import work_pool, work_queue
 from ..transaction import Params, Transaction
 from .base import Operation
-from .pushing import start_limits
+from .pushing import full_filter, start_limits
 
 _POOL_COLUMNS: Final = tuple(column.name for column in work_pool.c)
 _QUEUE_COLUMNS: Final = tuple(column.name for column in work_queue.c)
@@ -279,21 +277,8 @@ def may_start(tx: Transaction, run_id: str) -> str | None:
         return f"Concurrency limit reached: the work queue {limits.queue!r} has {limits.queue_limit} slots."
     if limits is not None and limits.pool_full:
         return f"Concurrency limit reached: the work pool {limits.pool!r} has {limits.pool_limit} slots."
-    return _full_filter(tx, run_id)
-
-
-def _full_filter(tx: Transaction, run_id: str) -> str | None:
-    """Say which queue that finds the run by its filter has no slot left, if there is one."""
-    filters = [(name, read_filter(text), limit) for name, text, limit in tx.rows(q.read_limited_filters, {})]
-    run = tx.row(q.read_filtered, {"id": run_id}) if filters else None
-    if run is None:
-        return None
-    _, _, tags, deployment_id = run
-    filters = [one for one in filters if one[1].takes(tags, deployment_id)]
-    started = [row for row in tx.rows(q.read_started, {}) if row[0] != run_id] if filters else []
-    for name, filter_, limit in filters:
-        if count_taken(filter_, started) >= limit:
-            return f"Concurrency limit reached: the work queue {name!r}, by its filter, has {limit} slots."
+    if (full := full_filter(tx, run_id)) is not None:
+        return f"Concurrency limit reached: the work queue {full.name!r}, by its filter, has {full.limit} slots."
     return None
 
 

@@ -293,8 +293,19 @@ def _count(*states: StateType) -> Executable:
 def first_scheduled() -> Executable:
     """Return id and due time of a queue's first runs that wait, by the time at which they are due."""
     t = flow_run.c
+    return _scheduled(t.id, t.due).limit(param("limit"))
+
+
+def all_scheduled() -> Executable:
+    """Return id, due time, tags and deployment of all of them, in the same order."""
+    t = flow_run.c
+    return _scheduled(t.id, t.due, t.tags, t.deployment_id)
+
+
+def _scheduled(*columns: ColumnElement[Any]) -> Select[Any]:
+    t = flow_run.c
     return (
-        select(t.id, t.due)
+        select(*columns)
         .where(
             t.work_queue_id == param("queue_id"),
             t.state_type == const(StateType.SCHEDULED),
@@ -303,7 +314,6 @@ def first_scheduled() -> Executable:
             flow_waits(),
         )
         .order_by(t.due, t.id)
-        .limit(param("limit"))
     )
 
 
