@@ -306,6 +306,18 @@ def test_an_abandoned_refill_leaves_a_stale_queue_stale() -> None:
     assert (queue.complete, queue.wants_refill) == (False, True)
 
 
+def test_a_window_that_the_database_knows_better_is_read_anew_and_so_is_what_is_being_read() -> None:
+    queue = complete_queue(2, runs_in_order("1", "2"))
+    queue.mark_stale()
+    ticket = queue.begin_refill()
+    queue.put(make_run("3", due=9))
+    queue.reload()
+    assert (ids(queue), queue.complete, queue.wants_refill) == ([], False, True)
+    assert not queue.apply_refill(ticket, runs_in_order("1", "2"), limit=3, busy=never_busy)
+    refill(queue, runs_in_order("2", "3"), limit=3)
+    assert ids(queue) == ["2", "3"]
+
+
 def test_repr() -> None:
     queue = TaskQueue("a", 2)
     assert repr(queue) == "<TaskQueue 'a' 0/2 spilled>"
