@@ -18,6 +18,7 @@ from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.schemas.filters import AnyOf, AnyOrStart, Filters, WorkPoolFilter, WorkQueueFilter
 from runlane_broker.schemas.sorts import WorkQueueSort
 from runlane_broker.storage.operations.base import Operation
+from runlane_broker.storage.operations.creating_flow_runs import CreateFlowRun
 from runlane_broker.storage.operations.handing_out import Asked, HandOutOfPool, HandOutOfQueue
 from runlane_broker.storage.operations.leasing import FinishRun, LeaseRuns
 from runlane_broker.storage.operations.queues import (
@@ -35,6 +36,7 @@ from runlane_broker.storage.operations.queues import (
     resolve_queue,
 )
 from runlane_broker.storage.queries import queues as q
+from runlane_broker.storage.queries import transitions as qt
 from runlane_broker.storage.queue_records import (
     DEFAULT_POOL,
     FullFilter,
@@ -44,10 +46,10 @@ from runlane_broker.storage.queue_records import (
     first_not_held,
     queue_key,
 )
-from runlane_broker.storage.records import Refusal, Verdict
+from runlane_broker.storage.records import Creation, NewFlowRun, Refusal, Verdict
 from runlane_broker.storage.tables import FLOW_RUN
 
-from ..support import SECOND, START, new_database
+from ..support import SECOND, START, new_database, new_id
 from .database import Database
 from .flow_runs import FLOW_ID, insert_flow_runs, set_state
 from .test_sqlite import open_database, steps_of
@@ -424,7 +426,9 @@ def test_a_queue_gives_what_its_limit_leaves(hand: Hand, limit: int | None, held
     assert hand.of_queue("a") == given
 
 
-@pytest.mark.parametrize("query", [q.count_started, q.count_started_or_stopping, q.read_start_limits])
+@pytest.mark.parametrize(
+    "query", [q.count_started, q.count_started_or_stopping, q.read_start_limits, q.read_create_limits]
+)
 def test_slots_are_counted_by_an_index(path: Path, query: Any) -> None:
     compiled: Any = query().compile(dialect=sqlite_dialect(paramstyle="named"))
     with closing(sqlite3.connect(path)) as connection:
@@ -677,6 +681,54 @@ def test_the_slots_of_a_filter_are_counted_by_what_it_finds_and_hold_when_a_run_
     assert db.do(MayStart(another)) is None
     given = db.wait(db.store.queues.filtered(QueueFilter(tags=("a",)), 100, START, found.concurrency_limit))
     assert (mine in given) is not refused
+
+
+@pytest.mark.parametrize("type_", [StateType.PENDING, StateType.RUNNING])
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"q": 1}, "work queue 'q' has 1"),
+        ({"pool": 1}, "work pool 'default-agent-pool' has 1"),
+        ({"f": 1}, "work queue 'f', by its filter, has 1"),
+        ({"q": 2, "pool": 2, "f": 2}, None),
+    ],
+)
+def test_a_run_that_is_not_created_for_want_of_a_slot_costs_its_group_nothing(
+    db: Database, path: Path, limits: dict[str, int], reason: str | None, type_: StateType
+) -> None:
+    """It is refused before anything is written."""
+    insert_deployments(path)
+    create(db, "f", filter='{"tags":["a"]}', concurrency_limit=limits.get("f"))
+    queue_id = create(db, "q", concurrency_limit=limits.get("q"))
+    db.do(UpdatePool(DEFAULT_POOL, {"concurrency_limit": limits.get("pool")}))
+    (held,) = insert_flow_runs(
+        path, {"deployment_id": ONE, "tags": '["a"]', "work_queue_id": queue_id, "state_type": "RUNNING"}
+    )
+    new = NewFlowRun(
+        new_id(), FLOW_ID, "new", Proposed(type_), tags=("a",), deployment_id=ONE, work_queue_name="q"
+    )
+    beside = Counted(held)
+    _, outcome = db.execute(beside, CreateFlowRun(new))
+    if reason is None:
+        assert outcome.how is Creation.CREATED
+    else:
+        assert isinstance(outcome, Conflict)
+        assert reason in str(outcome)
+        assert db.query("SELECT id FROM flow_run") == [(held,)]
+    assert beside.times == 1
+
+
+class Counted(MayStart):
+    """One that writes, and counts how often it is done."""
+
+    times = 0
+
+    def execute(self, tx: Any) -> str | None:
+        self.times += 1
+        tx.run(
+            qt.OF_FLOW_RUNS.change, dict.fromkeys(qt.OF_FLOW_RUNS.changeable) | {"id": self.run_id, "updated": 1}
+        )
+        return None
 
 
 def test_a_push_is_held_to_the_limit_of_a_filter(db: Database, path: Path) -> None:

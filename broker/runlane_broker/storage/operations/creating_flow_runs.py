@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -19,7 +20,7 @@ from .base import Operation
 from .creating import first_write, state_columns
 from .deciding import append_state
 from .lease_rows import read_flow_lease
-from .queues import may_start, resolve_queue
+from .queues import may_be_created, resolve_queue
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,11 +55,14 @@ class CreateFlowRun(Operation[Created]):
         new = Run(run.id, RunKind.FLOW, None, retries=retries, deployment_id=run.deployment_id)
         write = first_write(tx, new, run.initial, Facts(random=tx.random()))
         state_id = tx.new_id(write.timestamp)
-        if tx.run(qt.insert_flow_run, _row(run, write, state_id, *queue)) == 0:
+        row = _row(run, write, state_id, *queue)
+        if write.state.type in (StateType.PENDING, StateType.RUNNING):
+            # Before anything is written, so that a refusal costs nobody else anything.
+            reason = may_be_created(tx, run.id, queue[0], row["tags"], run.deployment_id)
+            if reason is not None:
+                raise Conflict(reason)
+        if tx.run(qt.insert_flow_run, row) == 0:
             return Created(run.id, Creation.ID_CONFLICT)
-        starts = write.state.type in (StateType.PENDING, StateType.RUNNING)
-        if starts and (reason := may_start(tx, run.id)) is not None:
-            raise Conflict(reason)
         payload = {"parameters": run.parameters, "context": run.context, "job_variables": run.job_variables}
         tx.later(qt.insert_flow_run_payload, {"flow_run_id": run.id, **payload})
         append_state(tx, qt.OF_FLOW_RUNS, run.id, write, state_id=state_id, attempt=0)
@@ -84,7 +88,7 @@ class CreateFlowRun(Operation[Created]):
 
 def _row(
     run: NewFlowRun, write: Write, state_id: str, queue_id: str | None, queue_name: str | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     scheduled = write.state.details.scheduled_time if write.state.type is StateType.SCHEDULED else None
     labels = {"prefect.flow.id": run.flow_id, **run.labels}
     return {

@@ -10,13 +10,13 @@ from .. import queries as q
 from ..queries import queues as qq
 from ..queue_records import FullFilter, full_filters, read_filter
 from ..records import LeasedRun, PushedFlow, Refusal
-from ..transaction import Transaction
+from ..transaction import Row, Transaction
 
 _tags = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class StartLimits(NamedTuple):
-    """What keeps a run from starting: the columns of `queries.queues.read_start_limits`, in order."""
+    """What keeps a run from starting: the columns of `read_start_limits`, in order."""
 
     queue: str
     queue_limit: int | None
@@ -44,6 +44,12 @@ def start_limits(tx: Transaction, run_id: str) -> StartLimits | None:
     return None if row is None else StartLimits._make(row)
 
 
+def create_limits(tx: Transaction, run_id: str, queue_id: str) -> StartLimits | None:
+    """Return the same of a run that is to be created in a queue."""
+    row = tx.row(qq.read_create_limits, {"id": run_id, "queue_id": queue_id})
+    return None if row is None else StartLimits._make(row)
+
+
 def refuse_push(tx: Transaction, run_id: str) -> Refusal | None:
     """Say why a run of a work queue cannot be leased, as far as that is up to queues and its pool."""
     limits = start_limits(tx, run_id)
@@ -60,9 +66,17 @@ def full_filter(tx: Transaction, run_id: str) -> FullFilter | None:
     """Return a queue that finds the run by its filter and has no slot left for it, if there is one."""
     limited = tx.rows(qq.read_limited_filters, {})
     run = tx.row(qq.read_filtered, {"id": run_id}) if limited else None
-    if run is None:
-        return None
-    _, _, tags, deployment_id = run
+    return None if run is None else _first_full(tx, limited, run_id, *run[2:])
+
+
+def full_filter_of(tx: Transaction, run_id: str, tags: str, deployment_id: str | None) -> FullFilter | None:
+    """Return the same of a run that is to be created with these tags (JSON), of this deployment."""
+    return _first_full(tx, tx.rows(qq.read_limited_filters, {}), run_id, tags, deployment_id)
+
+
+def _first_full(
+    tx: Transaction, limited: list[Row], run_id: str, tags: str, deployment_id: str | None
+) -> FullFilter | None:
     taking = [row for row in limited if read_filter(row[1]).takes(tags, deployment_id)]
     full = full_filters(taking, lambda: [row for row in tx.rows(qq.read_started, {}) if row[0] != run_id])
     return next(iter(full), None)

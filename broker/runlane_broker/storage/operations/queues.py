@@ -15,6 +15,7 @@ from ..queue_records import (
     DEFAULT_QUEUE,
     DEFAULT_QUEUE_DESCRIPTION,
     POLLED_RECENTLY,
+    FullFilter,
     QueueChange,
     QueueStatus,
     status_after,
@@ -22,7 +23,7 @@ from ..queue_records import (
 from ..tables import work_pool, work_queue
 from ..transaction import Params, Transaction
 from .base import Operation
-from .pushing import full_filter, start_limits
+from .pushing import StartLimits, create_limits, full_filter, full_filter_of, start_limits
 
 _POOL_COLUMNS: Final = tuple(column.name for column in work_pool.c)
 _QUEUE_COLUMNS: Final = tuple(column.name for column in work_queue.c)
@@ -272,14 +273,29 @@ def _default_queue(tx: Transaction, pool: str) -> dict[str, Any] | None:
 
 def may_start(tx: Transaction, run_id: str) -> str | None:
     """Say why a flow run must not start now, by the limits of queues and of its pool; None: it may."""
-    limits = start_limits(tx, run_id)
+    return _no_slot(start_limits(tx, run_id)) or _none_by_filter(full_filter(tx, run_id))
+
+
+def may_be_created(
+    tx: Transaction, run_id: str, queue_id: str | None, tags: str, deployment_id: str | None
+) -> str | None:
+    """Say why a flow run must not be created in a state that takes a slot; None: it may."""
+    limits = None if queue_id is None else create_limits(tx, run_id, queue_id)
+    return _no_slot(limits) or _none_by_filter(full_filter_of(tx, run_id, tags, deployment_id))
+
+
+def _no_slot(limits: StartLimits | None) -> str | None:
     if limits is not None and limits.queue_full:
         return f"Concurrency limit reached: the work queue {limits.queue!r} has {limits.queue_limit} slots."
     if limits is not None and limits.pool_full:
         return f"Concurrency limit reached: the work pool {limits.pool!r} has {limits.pool_limit} slots."
-    if (full := full_filter(tx, run_id)) is not None:
-        return f"Concurrency limit reached: the work queue {full.name!r}, by its filter, has {full.limit} slots."
     return None
+
+
+def _none_by_filter(full: FullFilter | None) -> str | None:
+    if full is None:
+        return None
+    return f"Concurrency limit reached: the work queue {full.name!r}, by its filter, has {full.limit} slots."
 
 
 def poll(tx: Transaction, queue_ids: tuple[str, ...]) -> tuple[QueueChange, ...]:

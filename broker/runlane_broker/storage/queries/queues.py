@@ -223,17 +223,27 @@ def forget_polls() -> Update:
 
 def read_start_limits() -> Executable:
     """Return of the queue and the pool of a run: name, limit, how many other runs have a slot, if it is paused."""
-    t, other = flow_run.c, flow_run.alias("other")
-    sibling = work_queue.alias("sibling")
-    of_queue = select(func.count()).where(other.c.work_queue_id == work_queue.c.id, other.c.id != t.id)
+    t = flow_run.c
+    return _limits(select(t.work_queue_id).where(t.id == param("id")).scalar_subquery())
+
+
+def read_create_limits() -> Executable:
+    """Return the same for a run that is to be created in a queue."""
+    return _limits(param("queue_id"))
+
+
+def _limits(queue_id: ColumnElement[Any]) -> Executable:
+    other, sibling = flow_run.alias("other"), work_queue.alias("sibling")
+    is_other = other.c.id != param("id")
+    of_queue = select(func.count()).where(other.c.work_queue_id == work_queue.c.id, is_other)
     queues = select(sibling.c.id).where(sibling.c.work_pool_id == work_pool.c.id).correlate(work_pool)
-    of_pool = select(func.count()).where(other.c.work_queue_id.in_(queues), other.c.id != t.id)
+    of_pool = select(func.count()).where(other.c.work_queue_id.in_(queues), is_other)
     none = literal_column("0", Integer)
     queue_limit, pool_limit = work_queue.c.concurrency_limit, work_pool.c.concurrency_limit
 
     def taken(runs: Select[Any], limited: Table) -> ColumnElement[int]:
         held, retried = (
-            runs.where(has).correlate(limited, flow_run).scalar_subquery()
+            runs.where(has).correlate(limited).scalar_subquery()
             for has in (one_of(other.c.state_type, LEASABLE), retries_by_itself(other.c))
         )
         return case((limited.c.concurrency_limit.is_not(None), held + retried), else_=none)
@@ -249,10 +259,9 @@ def read_start_limits() -> Executable:
             taken(of_pool, work_pool),
             work_pool.c.is_paused,
         )
-        .select_from(flow_run)
-        .join(work_queue, work_queue.c.id == t.work_queue_id)
+        .select_from(work_queue)
         .join(work_pool, work_pool.c.id == work_queue.c.work_pool_id)
-        .where(t.id == param("id"))
+        .where(work_queue.c.id == queue_id)
     )
 
 
