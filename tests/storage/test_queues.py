@@ -46,7 +46,7 @@ from runlane_broker.storage.queue_records import (
     first_not_held,
     queue_key,
 )
-from runlane_broker.storage.records import Creation, NewFlowRun, Refusal, Verdict
+from runlane_broker.storage.records import Creation, LeasedRun, NewFlowRun, Refusal, Verdict
 from runlane_broker.storage.tables import FLOW_RUN
 
 from ..support import SECOND, START, new_database, new_id
@@ -749,8 +749,10 @@ def test_a_push_is_held_to_the_limit_of_a_filter(db: Database, path: Path) -> No
     assert refill(9) == ([one, two, other, three], False)
     holder, elsewhere = db.session(), db.session()
     outcomes = db.do(LeaseRuns(holder, (one, two, other), FLOW_RUN))
-    assert [getattr(outcome, "id", outcome) for outcome in outcomes] == [one, Refusal.HELD_BACK, other]
-    assert db.do(LeaseRuns(elsewhere, (two, three), FLOW_RUN)) == (Refusal.HELD_BACK, Refusal.HELD_BACK)
+    assert [getattr(outcome, "id", outcome) for outcome in outcomes] == [one, Refusal.HELD_BACK, Refusal.LATER]
+    assert db.do(LeaseRuns(elsewhere, (three, two), FLOW_RUN)) == (Refusal.HELD_BACK, Refusal.LATER)
+    assert refill(9) == ([other], True)
+    assert isinstance(db.do(LeaseRuns(holder, (other,), FLOW_RUN))[0], LeasedRun)
     assert db.query("SELECT id FROM flow_run WHERE state_type = 'SCHEDULED' ORDER BY due") == [(two,), (three,)]
     assert refill(9) == ([], True)
     last, *_ = insert_flow_runs(path, {**mine, "tags": '["b"]'}, {**mine, "deployment_id": None})

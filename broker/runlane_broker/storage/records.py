@@ -222,7 +222,7 @@ class Refusal(Enum):
 
     TAKEN = auto()  # it is no longer SCHEDULED, or gone
     SESSION_MOVED = auto()  # the session is not this broker's at this epoch any more
-    LATER = auto()  # enough parameters for one time: it stays queued
+    LATER = auto()  # enough for one time: it stays queued
     QUEUE_CLOSED = auto()  # its work queue is full or paused: it stays queued, until there is room
     POOL_CLOSED = auto()  # its work pool is
     HELD_BACK = auto()  # a queue with a filter that takes it is full: it waits for a slot of that one

@@ -70,9 +70,15 @@ class LeaseRuns(Operation[tuple[LeasedRun | FinalRun | Refusal, ...]]):
 
     def _lease_each(self, tx: Transaction) -> Iterator[LeasedRun | FinalRun | Refusal]:
         size = 0
+        held_back = False
         for run_id in self.run_ids:
-            outcome = lease_run(tx, self.holder, run_id, self.kind) if size < MAX_LEASE_BYTES else Refusal.LATER
+            if held_back or size >= MAX_LEASE_BYTES:
+                yield Refusal.LATER
+                continue
+            outcome = lease_run(tx, self.holder, run_id, self.kind)
             size += len(outcome.parameters) if isinstance(outcome, LeasedRun) else 0
+            # The rest may be, too, and to find that out of each takes long: a read leaves them all out at once.
+            held_back = outcome is Refusal.HELD_BACK
             yield outcome
 
     def _lease_together(self, tx: Transaction) -> Iterator[LeasedRun | FinalRun | Refusal]:
