@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from runlane.protocol import limits
 from runlane.protocol.ids import uuid7
 from runlane_broker.core import submit
+from runlane_broker.core.watching import Watching
 from runlane_broker.gateway import connection, talk
 from runlane_broker.gateway.connection import Connection
 from runlane_broker.gateway.outbox import HIGH_WATER, Outbox
@@ -224,6 +225,62 @@ def test_watching_twice_tells_once(broker: Host) -> None:
             assert_like(await peer.answers(1), [finished])
             await peer.say({"type": "watch", "ids": [item["id"]]})
             assert_like(await peer.answers(1), [finished])
+
+    run(main())
+
+
+class _SlowAnswer:
+    """`Watching.look_up`, of which each answer takes until somebody lets it go on."""
+
+    def __init__(self) -> None:
+        self._look_up = Watching.look_up
+        self._found = asyncio.Semaphore(0)
+        self._goes_on = asyncio.Semaphore(0)
+
+    def __get__(self, watching: Watching, _owner: type) -> Any:
+        return partial(self, watching)
+
+    async def __call__(self, watching: Watching, watcher: Any, ids: Sequence[str]) -> Any:
+        found = await self._look_up(watching, watcher, ids)
+        self._found.release()
+        await self._goes_on.acquire()
+        return found
+
+    async def found(self, host: Host) -> None:
+        """Wait for the next answer."""
+        await asyncio.to_thread(host.wait, self._found.acquire())
+
+    def goes_on(self, host: Host) -> None:
+        """Let it be told."""
+        host.call(self._goes_on.release)
+
+
+@pytest.mark.parametrize("then", ["it is deleted", "the peer goes"])
+def test_a_run_that_is_asked_for_again_before_its_end_is_told(
+    broker: Host, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """The health check sees that nobody is left in the hub, and that nothing has failed."""
+    item, watch = new_run(new_key()), {"type": "watch", "ids": []}
+
+    async def main() -> None:
+        async with worker(broker, item["task_key"]) as holder, producer(broker) as peer:
+            await peer.submit(item)
+            (held,) = await holder.pushed()
+            await holder.finish(held)
+            answer = _SlowAnswer()
+            monkeypatch.setattr(Watching, "look_up", answer)
+            await peer.say(watch | {"ids": [item["id"]]})
+            await answer.found(broker)
+            await peer.say(watch | {"ids": [item["id"]]})
+            assert await peer.answers() == []
+            if then == "it is deleted":
+                await asyncio.to_thread(broker.http.delete, f"/api/task_runs/{item['id']}")
+            answer.goes_on(broker)
+            await peer.expect("finished", id=item["id"])
+            if then == "it is deleted":
+                await answer.found(broker)
+                answer.goes_on(broker)
+                assert await peer.answers() == []
 
     run(main())
 

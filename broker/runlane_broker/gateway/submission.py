@@ -208,6 +208,7 @@ class SubmissionConnection(Connection):
             await self._standing.turn()
             if run.id in self._watched:
                 self.run_finished(run)
+                self._core.watching.unwatch(self, [run.id])  # it may have been asked for again meanwhile
 
     def _not_found(self, unknown: Sequence[str]) -> None:
         self.in_vain(len(unknown) * _VAIN_WATCH)
