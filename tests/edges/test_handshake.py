@@ -125,6 +125,23 @@ def test_an_upgrade_that_is_none(broker: Host, old: bytes, new: bytes, statuses:
     assert status_of(run(talk(broker, upgrade(WORKER, OFFER).replace(old, new)))) in statuses
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Cookie: " + 9000 * "a"],
+        [f"X-{n}: a" for n in range(130)],
+        ["Content-Length: 5"],
+        ["Transfer-Encoding: chunked"],
+    ],
+    ids=["a long line", "many lines", "a body", "chunks"],
+)
+def test_an_upgrade_whose_head_cannot_be_taken_is_answered(broker: Host, headers: list[str]) -> None:
+    """Nobody would wait for it otherwise: neither its sender's connection nor ours would ever end."""
+    answer = run(talk(broker, upgrade(WORKER, OFFER, *headers)))
+    assert status_of(answer) == 400
+    assert answer.endswith(b"a short head, no body.\n")
+
+
 # --- Token -----------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,16 @@ _SOON: Final = 0.01
 #: Bytes that are looked through, after a close frame was sent, for the peer's own.
 MAX_AFTER_CLOSE: Final = 64 * 1024
 
+#: What is answered to an upgrade with a body, too long a line, or too many of them.
+_BAD_HEAD: Final = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    b"Content-Type: text/plain\r\n"
+    b"Content-Length: 49\r\n"
+    b"Connection: close\r\n"
+    b"\r\n"
+    b"a WebSocket's request has a short head, no body.\n"
+)
+
 
 class PromptHTTP(HTTPProtocol):
     """Does not wait for a request's head for as long as somebody keeps the connection open."""
@@ -207,6 +217,13 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
             super().data_received(data)
         except InvalidState:
             self.handle_parser_exception()
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        """Answer a head that the library will not have: uvicorn would leave its sender waiting for ever."""
+        self.transport.write(_BAD_HEAD)
+        self.transport.close()
 
     def send_keepalive_ping(self) -> None:
         """Ask whether the peer is there, unless it has shown that since: there may be hundreds that send beats."""
