@@ -15,6 +15,7 @@ from runlane.protocol.messages import NewRun
 from runlane_broker.clock import to_datetime
 from runlane_broker.core import pace, taking
 from runlane_broker.core.submit import new_run
+from runlane_broker.prefect.dialect import Dialect
 
 from .sockets import PATIENCE, Peer, World, world
 
@@ -200,5 +201,39 @@ def test_what_is_cancelled_is_not_sent(tmp_path: Path) -> None:
             assert await w.eventually(ids[1], "Cancelled")
             await worker.ack()
             assert await worker.take() == ids[3]
+
+    run(main())
+
+
+def test_what_has_not_left_cannot_be_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise everything would come to wait here for somebody who says he has it, and takes nothing."""
+    said = 0
+
+    def take(dialect: Dialect, text: str, take: Any = Dialect.take) -> Any:
+        nonlocal said
+        said += 1
+        return take(dialect, text)
+
+    async def main() -> None:
+        async with world(tmp_path / "db") as w, w.peer(max_queue=1) as worker:
+            await sent_one(w, worker, 1)
+            (session,) = w.core.registry
+            port: Any = session.port
+            worker.socket.transport.pause_reading()
+            monkeypatch.setattr(Dialect, "take", take)
+            large = 500_000 * "x"
+            for _ in range(30):
+                await w.create(parameters={"x": large})
+            async with asyncio.timeout(PATIENCE):
+                while not port._unsent:
+                    await worker.ack()
+                    await asyncio.sleep(0.001)
+                before = said
+                for _ in range(100):
+                    await worker.ack()
+                while said < before + 100:
+                    await asyncio.sleep(0.001)
+            assert port._unsent == 1
+            worker.cut()
 
     run(main())

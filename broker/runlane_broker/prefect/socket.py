@@ -112,8 +112,8 @@ class TakerConnection:
             self._session = session
 
     def _acknowledged(self) -> None:
-        """An acknowledgement of nothing changes nothing."""
-        if self._session is not None:
+        """An acknowledgement of nothing changes nothing, and so does one of what has not been sent yet."""
+        if self._session is not None and not self._unsent:
             self._core.sessions.seen(self._session)
             self._core.taking.acknowledged(self._session)
 
