@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runlane_broker.core import pace, taking
+from runlane_broker.gateway import talk
 from runlane_broker.prefect.reading import read_event
 
 from .sockets import Peer, world
@@ -34,6 +35,24 @@ def test_a_worker_gets_one_run_for_each_acknowledgement(tmp_path: Path) -> None:
             await worker.ack()
             assert [await worker.take(), await worker.take()] == ids[1:]
             assert (await w.run(ids[2])).state.name == "Pending"
+
+    run(main())
+
+
+def test_acknowledgements_of_nothing_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost everybody time, and no worker has many."""
+    monkeypatch.setattr(talk, "BURST", 50.0)
+    monkeypatch.setattr(talk, "RATE", 0.0)
+
+    async def main() -> None:
+        async with world(tmp_path / "db") as w, w.peer() as worker:
+            for _ in range(60):
+                run_id = await w.create()
+                assert await worker.take() == run_id
+                await w.set_state(run_id, "COMPLETED")
+            for _ in range(51):
+                await worker.ack()
+            assert await worker.closed() == (1013, "too many acknowledgements of nothing")
 
     run(main())
 

@@ -281,13 +281,14 @@ class Taking:
 
     # Living --------------------------------------------------------------------------------------------------
 
-    def acknowledged(self, session: Session) -> None:
-        """The worker has received what it was sent. Without effect if that was nothing."""
+    def acknowledged(self, session: Session) -> bool:
+        """The worker has received what it was sent. False, and without effect, if that was nothing."""
         subscription = _subscription(session)
         run_id = subscription.acknowledged()
         held = None if run_id is None else session.held.get(run_id)
         if run_id is not None and held is not None and subscription.pace.may_report:
             self._store.submit(AcknowledgeRun(session.id, run_id, held.attempt), _ignore)
+        return run_id is not None
 
     def left(self, session: Session, run_id: str) -> None:
         """A lease is over."""

@@ -21,6 +21,7 @@ from ..api.rendering import render_task_run
 from ..core.core import Core
 from ..core.registry import Session
 from ..gateway.connection import receive_text
+from ..gateway.talk import Talk
 from ..serving.direct import direct_way
 from ..storage.run_records import RunRecord
 from .dialect import AUTH_SUCCESS, SUBPROTOCOL, Auth, Dialect, Message, Phase, Subscribe, Word
@@ -63,6 +64,7 @@ class TakerConnection:
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = asyncio.Event()
         self._gone = False
+        self._talk = Talk(core.clock.monotonic)
 
     def __repr__(self) -> str:
         return f"<TakerConnection {self._dialect!r}, {self._session!r}>"
@@ -115,7 +117,11 @@ class TakerConnection:
         """An acknowledgement of nothing changes nothing, and so does one of what has not been sent yet."""
         if self._session is not None and not self._unsent:
             self._core.sessions.seen(self._session)
-            self._core.taking.acknowledged(self._session)
+            if self._core.taking.acknowledged(self._session):
+                self._talk.become_known()
+                return
+        if not self._talk.spend(1.0):
+            self.close(CloseCode.OVERLOADED, "too many acknowledgements of nothing")
 
     # Down: TakerPort -----------------------------------------------------------------------------------------
 
