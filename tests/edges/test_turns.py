@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -72,6 +73,27 @@ def test_a_turn_that_nobody_waits_for_any_more_is_passed_on() -> None:
         assert waiting[1].cancelled()
 
     asyncio.run(main())
+
+
+def test_a_turn_that_fails_costs_nobody_else_his() -> None:
+    async def main() -> tuple[list[int], list[str]]:
+        failed: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failed.append(str(context["exception"])))
+        turns = Turns(lambda: 0.0)
+        had: list[int] = []
+
+        def take(number: int) -> None:
+            if number == 3:
+                raise ValueError("a mistake")
+            had.append(number)
+
+        for number in range(12):
+            turns.call(partial(take, number))
+        await turns.next()
+        return had, failed
+
+    assert asyncio.run(main()) == ([n for n in range(12) if n != 3], ["a mistake"])
 
 
 def test_only_who_is_not_trusted_waits() -> None:

@@ -59,7 +59,10 @@ class Turns:
         if self._waiting:
             self._loop.call_soon(self._give)
         for turn in turns:
-            turn()
+            try:
+                turn()
+            except Exception as exc:  # one connection's mistake must not cost the others their turns
+                self._loop.call_exception_handler({"message": "a turn failed", "exception": exc})
 
 
 class Standing:
