@@ -67,7 +67,8 @@ async def _populate(stack: AsyncExitStack, crowd: Fleet, cycles: int, runs: int 
     for n in range(WORKERS):
         await crowd.add_worker(limit=LIMIT, proxy=between[n - 2] if n >= 2 else None)
     await crowd.subscribed()
-    rate = 50.0 if runs is None else max(1.0, runs / (cycles * CYCLE * max(crowd.scale, 0.4)) / 2)
+    # Twice what would do if nothing went wrong: half of the time one of them, or the broker, is away.
+    rate = 50.0 if runs is None else max(1.0, runs / (cycles * CYCLE * max(crowd.scale, 0.4)))
     for n in range(2):
         options = ("--seed", seed * 2 + n, "--rate", rate, "--scale", max(crowd.scale, 0.2))
         if runs is not None:
