@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,11 +16,14 @@ from runlane.protocol import limits
 from runlane.protocol.messages import SUBPROTOCOL
 from runlane_broker.api import parsing
 from runlane_broker.core.ports import Watcher
+from runlane_broker.core.reports import Reports
+from runlane_broker.core.sessions import Sessions
 from runlane_broker.core.watching import Watching
-from runlane_broker.gateway import talk
+from runlane_broker.gateway import connection, talk
 from runlane_broker.gateway.outbox import HIGH_WATER, Outbox
 from runlane_broker.serving import deadlines
 from runlane_broker.storage.records import FinalRun
+from runlane_broker.storage.store import Store
 
 from .harness import (
     SUBMISSION,
@@ -231,6 +234,40 @@ def test_who_asks_for_results_and_takes_none_does_not_fill_the_memory(
 
     run(main())
     assert max(waiting) < HIGH_WATER + 501_000
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_who_is_not_read_for_want_of_room_is_not_taken_for_silent(
+    broker: Host, monkeypatch: pytest.MonkeyPatch, available: bool
+) -> None:
+    """And while the database is away, it is not closed for it, either."""
+    monkeypatch.setattr(connection, "_UNHEARD_SECONDS", 0.005)
+    monkeypatch.setattr(connection, "_CROWDED_SECONDS", 0.05)
+    monkeypatch.setattr(Store, "available", available)
+    waiting: list[Callable[[], None]] = []
+    monkeypatch.setattr(Reports, "finished", lambda *arguments: waiting.append(arguments[-1]))
+    seen: list[object] = []
+    monkeypatch.setattr(Sessions, "seen", lambda _, session: seen.append(session))
+
+    async def main() -> None:
+        async with worker(broker, leave=False) as peer:
+            report = {"type": "finished", "id": NOBODY, "attempt": 1, "state": {"type": "COMPLETED"}}
+            before = len(seen)
+            await peer.say([report] * 20)
+            if available:
+                assert await peer.closed() == TOO_MUCH
+                assert len(waiting) < 20
+                return
+            while len(seen) < before + 50:
+                await asyncio.sleep(0.001)
+            while len(waiting) < 20:
+                broker.call(waiting[-1])
+                await asyncio.sleep(0.001)
+            broker.call(waiting[-1])
+            await peer.say(BEAT)
+            await peer.expect("beat")
+
+    run(main())
 
 
 def test_who_takes_nothing_is_heard_no_more(broker: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ WRITE_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 1.0
 #: Reading waits so long for room before it gives up. Seconds.
 _CROWDED_SECONDS: Final = 5.0
+#: Meanwhile it is as if the peer said something so often: it may, and nobody hears it. Seconds.
+_UNHEARD_SECONDS: Final = 1.0
 #: A message's frames are taken in slices of about this many bytes; between them others have their turn.
 _SLICE_BYTES: Final = 8 * 1024
 #: What a frame counts for at least in a slice: short ones cost time, too.
@@ -85,6 +87,9 @@ class Connection:
 
     def on_congested(self) -> None:
         """More waits to be sent than should."""
+
+    def on_unheard(self) -> None:
+        """The peer may have said something that is not read yet, for no fault of its."""
 
     def on_closed(self) -> None:
         """The connection is gone; called once, on every way out."""
@@ -205,11 +210,18 @@ class Connection:
         return asyncio.get_running_loop().time() + limits.HANDSHAKE_SECONDS
 
     async def _wait_for_room(self) -> None:
-        try:
-            async with asyncio.timeout(_CROWDED_SECONDS):
-                await self._room.wait()
-        except TimeoutError:
-            self.silence()
+        """Read nothing until there is room; close if there is none for long, unless the database is away."""
+        patience = _CROWDED_SECONDS
+        while not self._room.is_set():
+            try:
+                async with asyncio.timeout(_UNHEARD_SECONDS):
+                    await self._room.wait()
+            except TimeoutError:
+                self.on_unheard()
+                patience = patience - _UNHEARD_SECONDS if self._core.store.available else _CROWDED_SECONDS
+                if patience <= 0:
+                    self.silence()
+                    return
 
     async def _take(self, text: str) -> None:
         """Take a message's frames in their order, with pauses: one message may hold tens of thousands."""

@@ -21,8 +21,8 @@ from .connection import Connection, logger
 #: What a report costs that comes too late. A worker that was lost is told which runs are not its own any more.
 _VAIN_REPORT = 4.0
 #: For how many a report counts, while it waits, of a run that the session does not hold: it is repeated, or in
-#: vain. A worker has two of those under way at most, for everybody waits for the commit that they are part of.
-_STRANGE_WEIGHT = 2 * MAX_LIMIT
+#: vain. A worker has eight of those under way at most, for everybody waits for the commit that they are part of.
+_STRANGE_WEIGHT = 4 * MAX_LIMIT // 8
 
 
 class WorkerConnection(Connection):
@@ -50,9 +50,13 @@ class WorkerConnection(Connection):
     # Up ----------------------------------------------------------------------------------------------------
 
     async def _take(self, text: str) -> None:
+        self.on_unheard()
+        await super()._take(text)
+
+    def on_unheard(self) -> None:
+        """It lives."""
         if self._session is not None:
             self._core.sessions.seen(self._session)
-        await super()._take(text)
 
     def _on_subscribe(self, frame: m.Subscribe, _size: int) -> None:
         self._core.sessions.subscribe(self, frame, self._opened)

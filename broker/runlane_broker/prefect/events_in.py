@@ -13,6 +13,7 @@ from ..core.core import Core
 from ..errors import Invalid
 from ..serving.receipts import EXTENSION, Receipts
 from ..serving.sizes import allow_messages
+from ..serving.turns import standing_of
 from ..storage.operations.reporting import ReportedState
 from .handshake import SUBPROTOCOL, open_socket, receive_text
 from .reading import read_event
@@ -23,6 +24,8 @@ logger = logging.getLogger("runlane.prefect")
 MAX_EVENT_BYTES: Final = 1_600_000
 #: Reports that one connection may have in front of the database; then it is read no further.
 _AT_ONCE: Final = 200
+#: Events that are not understood, of one connection, which stand in the log.
+_SAID: Final = 10
 
 
 class EventsIn:
@@ -36,6 +39,8 @@ class EventsIn:
         self._access = access
         self._reporter = core.events.reporter()
         self._receipts = _receipts(socket)
+        self._standing = standing_of(socket.scope)
+        self._strange = 0
         self._queue: asyncio.Queue[ReportedState | None] = asyncio.Queue(_AT_ONCE)
 
     async def run(self) -> None:
@@ -69,8 +74,16 @@ class EventsIn:
         try:
             return read_event(text)
         except Invalid as exc:
-            logger.warning("an event was not understood: %s", exc.message)
+            self._not_understood(exc.message)
             return None
+
+    def _not_understood(self, why: str) -> None:
+        """Say so, but not for ever. The peer isn't closed: it would come back, and send them again."""
+        self._strange += 1
+        self._standing.trusted = False
+        if self._strange <= _SAID:
+            more = "; no more is said of this connection" if self._strange == _SAID else ""
+            logger.warning("an event was not understood: %s%s", why, more)
 
     async def _record(self) -> None:
         while True:
