@@ -82,10 +82,15 @@ class Rig:
             r"^.*(?:Traceback|\bERROR\b|\bCRITICAL\b|never retrieved).*$", self.broker.log, re.MULTILINE
         )
 
+    def _keys(self) -> tuple[str, ...]:
+        """Return the keys that anything waits for: a frame whose key was changed may be valid all the same."""
+        waiting = self.place.read("SELECT DISTINCT task_key FROM task_run WHERE state_type = 'SCHEDULED'")
+        return tuple({*KEYS, *(key for (key,) in waiting)})
+
     async def drain(self) -> int:
         """Execute what valid frames have queued; return how many of those runs are stuck."""
         async with worker_wire(self.place) as wire:
-            await wire.send(m.Subscribe(client_id="drain", keys=KEYS, limit=500))
+            await wire.send(m.Subscribe(client_id="drain", keys=self._keys(), limit=500))
             await wire.expect(m.Subscribed)
             with suppress(TimeoutError):
                 while True:
