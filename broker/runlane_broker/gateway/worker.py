@@ -50,11 +50,14 @@ class WorkerConnection(Connection):
     # Up ----------------------------------------------------------------------------------------------------
 
     async def _take(self, text: str) -> None:
-        self.on_unheard()
+        self._lives()
         await super()._take(text)
 
     def on_unheard(self) -> None:
-        """It lives."""
+        """It isn't silent: it is not read."""
+        self._lives()
+
+    def _lives(self) -> None:
         if self._session is not None:
             self._core.sessions.seen(self._session)
 
