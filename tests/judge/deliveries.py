@@ -10,6 +10,7 @@ from .events import (
     Acknowledged,
     Fault,
     LeaseLost,
+    Postponed,
     Received,
     Recorded,
     Released,
@@ -71,6 +72,19 @@ def redeliveries(evidence: Evidence, excuses: Collection[str]) -> Iterator[Viola
                 continue
             what = f"{first.worker} had attempt {first.attempt}, and {second.worker} got attempt {second.attempt}"
             yield Violation(Kind.REDELIVERY, run_id, what, second.at)
+
+
+def postponements(evidence: Evidence) -> Iterator[Violation]:
+    """What its worker has put off, and was told to forget, is not delivered before."""
+    until: dict[str, Postponed] = {}
+    for event in evidence.events:
+        if isinstance(event, Postponed):
+            until[event.run] = event
+        elif isinstance(event, Received):
+            put_off = until.get(event.run)
+            if put_off is not None and event.attempt > put_off.attempt and event.at < put_off.until:
+                what = f"attempt {put_off.attempt} was put off until {put_off.until:.6f}"
+                yield Violation(Kind.TOO_EARLY, event.run, what, event.at)
 
 
 def _between(fault: Fault, first: float, second: float) -> bool:

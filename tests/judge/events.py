@@ -129,6 +129,12 @@ class Released(_OfLease, frozen=True, tag=True):
     """It is given back."""
 
 
+class Postponed(_OfLease, frozen=True, tag=True):
+    """The broker has confirmed that it was given back and is not wanted before `until`."""
+
+    until: float
+
+
 class Recorded(_OfLease, frozen=True, tag=True):
     """The report has its verdict."""
 
@@ -187,10 +193,11 @@ class Snapshot(_Event, frozen=True, tag=True):
     states: tuple[StateRow, ...]
 
 
-OfLease: TypeAlias = Received | Started | Executed | Reported | Released | Recorded | LeaseLost
+OfLease: TypeAlias = Received | Started | Executed | Reported | Released | Postponed | Recorded | LeaseLost
 Event: TypeAlias = (
     Submitted | Acknowledged | Refused | Watched | Unwatched | Told | CancelAsked | CancelAnswered | Subscribed
-    | Received | Started | Executed | Reported | Released | Recorded | LeaseLost | Fault | Quiet | Snapshot
+    | Received | Started | Executed | Reported | Released | Postponed | Recorded | LeaseLost | Fault | Quiet
+    | Snapshot
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

@@ -21,6 +21,7 @@ _QUESTIONS = (
     producers.cancelled_starts,
     deliveries.leases,
     deliveries.verdicts,
+    deliveries.postponements,
     deliveries.limits,
 )
 

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     CANCELLED_START = "start after cancel"
     OVER_LIMIT = "over limit"  # more in flight to a session than it has slots
     ORDER = "order"
+    TOO_EARLY = "too early"  # delivered again before the time to which it was put off
     REDELIVERY = "redelivery"  # delivered again, and nothing had happened to the one before
     END_CHANGED = "end changed"  # somebody was told of an end that is not the run's
     UNTOLD = "untold"  # a watcher was not told, or told more than once

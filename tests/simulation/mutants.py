@@ -134,6 +134,14 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "        operation = _finish(",
     ),
     _one(
+        "postponed-before-commit",
+        "a run is put off, says the broker, and writes it then",
+        "core/reports.py",
+        "        session.given_back |= leases\n",
+        "        session.given_back |= leases\n        self._answer(session, postponed)\n",
+        test="tests/core/test_outages.py",
+    ),
+    _one(
         "unknown-is-failed",
         "a commit that raised has not happened, is assumed",
         "storage/sqlite.py",

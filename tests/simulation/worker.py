@@ -43,7 +43,8 @@ class Manners:
 class _Held:
     session: str
     key: str
-    final: m.Finished | None = None
+    final: m.Finished | m.Release | None = None
+    until: float = 0.0  # what is given back is not wanted before
     started: bool = False
     task: asyncio.Task[None] | None = None
     said_at: float = 0.0
@@ -231,10 +232,15 @@ class Worker:
     def _give_back(self, lease: Lease, held: _Held) -> None:
         self.note(j.Released(**self._of(lease, held)))
         delay = self.source.choice([None, None, 0.0, 0.5, 3.0])
+        release = m.Release(runs=(m.ReleasedRun(id=lease[0], attempt=lease[1], delay=delay),))
+        if delay is not None:
+            held.final, held.until = release, self.now + delay
+            self._say(lease, held)
+            return
         self.held.pop(lease, None)
         if self._ready:  # or the broker does not hear that the lease is over, and may believe what comes then
             self._insist(lease)
-        self._send(m.Release(runs=(m.ReleasedRun(id=lease[0], attempt=lease[1], delay=delay),)))
+        self._send(release)
 
     def _finish(self, lease: Lease, held: _Held, type_: Any) -> None:
         if self.held.get(lease) is not held:
@@ -248,13 +254,18 @@ class Worker:
     def _say(self, lease: Lease, held: _Held) -> None:
         assert held.final is not None
         held.said_at = self.now
-        self.note(j.Reported(**self._of(lease, held), type=held.final.state.type))
+        if isinstance(held.final, m.Finished):
+            self.note(j.Reported(**self._of(lease, held), type=held.final.state.type))
         self._send(held.final)
 
     def _on_recorded(self, run: m.RecordedRun) -> None:
-        held = self.held.pop((run.id, run.attempt), None)
-        if held is not None:
-            self.note(j.Recorded(**self._of((run.id, run.attempt), held), gone=run.gone))
+        lease = (run.id, run.attempt)
+        held = self.held.pop(lease, None)
+        if held is not None and isinstance(held.final, m.Release):
+            self.note(j.Postponed(**self._of(lease, held), until=held.until))
+            self._insist(lease)
+        elif held is not None:
+            self.note(j.Recorded(**self._of(lease, held), gone=run.gone))
 
     def _on_lost(self, lease: Lease) -> None:
         held = self.held.get(lease)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from runlane.protocol import messages as m
 from runlane.protocol.ids import uuid7
 from runlane.settings import Settings
@@ -50,12 +52,41 @@ def test_a_run_that_is_given_back_while_the_session_is_resumed_is_not_kept_by_th
         assert session.reporter.take((run_id, 1))
         link = on_a_new_connection(session)
         assert [held.id for held in link.sent[0].running] == [run_id]
-        given_back = m.ReleasedRun(id=run_id, attempt=1, delay=60.0, reason="The task snoozed.")
+        given_back = m.ReleasedRun(id=run_id, attempt=1, reason="The worker drains.")
         session.reporter.release(given_back)
         session.on_frame(subscribed(run_id))
         assert link.sent[1:] == [m.Release(runs=(given_back,))]
         session.on_frame(subscribed())  # said once
         assert len(link.sent) == 2
+        session.lost()
+
+    run(main())
+
+
+@pytest.mark.parametrize("verdict", ["recorded", "lease_lost", "lost"])
+def test_a_snooze_is_said_again_until_it_has_a_verdict(verdict: str) -> None:
+    async def main() -> None:
+        session = ready()
+        run_id = uuid7()
+        assert session.reporter.take((run_id, 1))
+        on_a_new_connection(session)
+        snoozed = m.ReleasedRun(id=run_id, attempt=1, delay=60.0, reason="The task snoozed.")
+        session.reporter.release(snoozed)  # while it is subscribing; and then this connection breaks, too
+        for _ in range(2):
+            link = on_a_new_connection(session)
+            assert [held.id for held in link.sent[0].running] == [run_id]
+            session.on_frame(subscribed(run_id))
+            assert link.sent[1:] == [m.Release(runs=(snoozed,))]
+        match verdict:
+            case "recorded":
+                session.on_frame(m.Recorded(runs=(m.RecordedRun(id=run_id, attempt=1),)))
+            case "lease_lost":
+                session.on_frame(m.LeaseLost(id=run_id, attempt=1))
+            case _:
+                on_a_new_connection(session)
+                session.on_frame(subscribed())
+        assert len(session.reporter) == 0
+        assert on_a_new_connection(session).sent[0].running == ()
         session.lost()
 
     run(main())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -99,13 +99,15 @@ class Reports:
     def released(self, session: Session, runs: Sequence[m.ReleasedRun], settled: Settled) -> None:
         """Runs are given back. What is said of them from now on comes too late, be the database away or not.
 
-        So does this, for those of which the end has been told.
+        So does this, for those of which the end has been told. A delay is answered, for it must not be forgotten:
+        where all else fails the run is queued again, but at once.
         """
         runs = [run for run in runs if (run.id, run.attempt) not in session.finished]
         releases = tuple(
             Release(run.id, run.attempt, run.reason or "The worker gave the run back.", run.delay) for run in runs
         )
         leases = {(run.id, run.attempt) for run in runs}
+        postponed = {(run.id, run.attempt): self._holds(session, run) for run in runs if run.delay is not None}
         for lease in leases:
             self._drop(session, *lease)
         session.given_back |= leases
@@ -115,9 +117,24 @@ class Reports:
             session.given_back -= leases
             if isinstance(outcome, Freed):
                 self._dispatching.freed(outcome)
+                self._answer(session, postponed)
 
         self._dispatching.persist(ReleaseRuns(session.id, releases), written)
         self._dispatching.wake()
+
+    def _holds(self, session: Session, run: m.ReleasedRun) -> bool:
+        held = session.held.get(run.id)
+        return held is not None and held.attempt == run.attempt
+
+    def _answer(self, session: Session, postponed: Mapping[tuple[str, int], bool]) -> None:
+        """Tell the worker to forget what it has postponed: it is so, or was so before, or the lease is over."""
+        if session.port is None:
+            return
+        for lease, held in postponed.items():
+            if held:
+                session.port.recorded(*lease)
+            else:
+                session.port.lease_lost(*lease)
 
     def _is_given_back(self, session: Session, run_id: str, attempt: int, settled: Settled) -> bool:
         """Refuse a report of what has been given back: the row may not say so yet, as a write is tried again."""

@@ -173,7 +173,7 @@ class Finished(Frame, frozen=True, tag="finished"):
 
 
 class ReleasedRun(Part, frozen=True):
-    """A run that is given back. `delay` postpones it by that many seconds."""
+    """A run that is given back. `delay` postpones it by that many seconds, and has a verdict as a report has."""
 
     id: Id
     attempt: Attempt
@@ -182,7 +182,10 @@ class ReleasedRun(Part, frozen=True):
 
 
 class Release(Frame, frozen=True, tag="release"):
-    """Gives runs back: unstarted, drained or snoozed. Uses up no retry."""
+    """Gives runs back: unstarted, drained or snoozed. Uses up no retry.
+
+    Runs with a `delay` are answered by `recorded` or `lease_lost`; the others by nothing.
+    """
 
     runs: Annotated[tuple[ReleasedRun, ...], Meta(max_length=2 * MAX_LIMIT)]
 

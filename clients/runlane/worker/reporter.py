@@ -25,7 +25,7 @@ class _Held:
 
     def __init__(self) -> None:
         self.started: Started | None = None
-        self.final: Finished | None = None
+        self.final: Finished | Release | None = None
         self.said_at = 0.0  # when `final` was last sent, monotonic
 
 
@@ -81,18 +81,21 @@ class Reporter:
         progress = self._progress.pop(key, None)
         if progress is not None:
             self._say(progress)
-        held.final = frame
-        held.said_at = time.monotonic()
-        self._send(frame)
+        self._say_last(held, frame)
 
     def release(self, run: ReleasedRun) -> None:
-        """Give a run back, and forget it: there is no verdict on that.
+        """Give a run back. With a delay that is kept until a verdict, as any report; without one it is forgotten.
 
-        Without a connection nothing is said. The run is then missing from the list with which the session is
-        resumed, and the broker takes it back for that.
+        For there is no verdict then: where nothing can be said, the run is missing from the list with which the
+        session is resumed, and the broker takes it back for that. Of a delay it would not know.
         """
         key = (run.id, run.attempt)
-        if key in self._held:
+        held = self._held.get(key)
+        if held is None or held.final is not None:
+            return
+        if run.delay is not None:
+            self._say_last(held, Release(runs=(run,)))
+        else:
             self.settle(key)
             self._send(Release(runs=(run,)))
 
@@ -139,6 +142,11 @@ class Reporter:
     async def wait_empty(self) -> None:
         """Wait until nothing is held."""
         await self._empty.wait()
+
+    def _say_last(self, held: _Held, frame: Finished | Release) -> None:
+        held.final = frame
+        held.said_at = time.monotonic()
+        self._send(frame)
 
     def _send_progress(self) -> None:
         latest, self._progress = self._progress, {}

@@ -150,10 +150,11 @@ class Session:
         """Send now, or not at all: what matters is kept, and said again after a resume.
 
         The list of runs that goes with `subscribe` says what has been given back before, but not what is after it.
+        (What has a delay is kept by the reporter.)
         """
         if self._ready and self._link is not None:
             self._link.send(frame)
-        elif self._link is not None and isinstance(frame, Release):
+        elif self._link is not None and isinstance(frame, Release) and frame.runs[0].delay is None:
             self._given_back.append(frame)
 
     def _tell_limit(self) -> None:
