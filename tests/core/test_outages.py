@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from runlane_broker.storage.operations.leasing import FinishRun, LeaseRuns, Rele
 from runlane_broker.storage.operations.sessions import EndSession, OpenSession, ResumeSession
 from runlane_broker.storage.records import Refill
 
-from ..support import Broken, Gate, new_database, run
+from ..support import PATIENCE, Broken, Gate, new_database, run
 from .harness import Broker, Worker, broker
 
 S = StateType
@@ -248,6 +249,27 @@ def test_what_is_given_back_is_over_though_the_database_does_not_know_it_yet(pat
     run(main())
 
 
+def test_a_run_is_put_off_once_that_is_written(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.executor.fails = lambda operation: isinstance(operation, ReleaseRuns)
+            worker.released(run_id, delay=60.0)
+            await b.quiet()
+            assert worker.of("recorded") == []
+            b.executor.fails = lambda _: False
+            await worker.wait_for("recorded")
+            assert await b.names(run_id) == ["Scheduled", "Pending", "Requeued"]
+            worker.released(run_id, delay=60.0)  # the verdict went missing, say
+            await worker.wait_for("lease_lost")
+            worker.released(run_id)  # nobody waits for a word on this
+            await worker.wait_for("settled", 3)
+            assert len(worker.of("recorded")) == len(worker.of("lease_lost")) == 1
+            assert await b.names(run_id) == ["Scheduled", "Pending", "Requeued"]
+
+    run(main())
+
+
 def test_what_has_ended_is_not_given_back_though_the_database_does_not_know_it_yet(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:
@@ -346,6 +368,21 @@ def test_a_draining_broker_takes_reports_and_gives_nothing_more(path: Path) -> N
     run(main())
 
 
+def test_who_quits_while_the_broker_drains_and_cannot_write_has_quit_and_is_not_lost(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.executor.fails = Times(3, EndSession)
+            b.core.drain()
+            worker.quit()
+            async with asyncio.timeout(PATIENCE):
+                while await b.names(run_id) != ["Scheduled", "Pending", "Requeued"]:
+                    await asyncio.sleep(0)
+            assert (await b.run(run_id)).losses == 0
+
+    run(main())
+
+
 def test_a_lease_under_way_when_the_broker_drains_still_arrives(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:
@@ -394,7 +431,6 @@ def test_a_broker_that_goes_down_without_its_database_does_not_hang(path: Path) 
             b.executor.fails = lambda _: True
             worker.finished(run_id)
             b.core.drain()
-            await worker.wait_for("settled")
             await b.core.close()
             assert worker.of("recorded") == []
 

@@ -69,6 +69,7 @@ class Dispatching:
         self._cycle_handle: asyncio.Handle | None = None
         self._refills: set[asyncio.Task[None]] = set()
         self._stopped = True
+        self._closed = False
 
     # What others call ----------------------------------------------------------------------------------------
 
@@ -86,8 +87,9 @@ class Dispatching:
             self._cycle_handle = None
 
     async def close(self) -> None:
-        """Stop, and wait for the reads under way."""
+        """Stop, wait for the reads under way, and write nothing more."""
         self.stop()
+        self._closed = True
         for task in tuple(self._refills):
             task.cancel()
         await asyncio.gather(*self._refills, return_exceptions=True)
@@ -153,16 +155,21 @@ class Dispatching:
             self._hub.finished(run)
 
     def persist(self, operation: Operation[Any], done: Callable[[Any], None]) -> None:
-        """Write what must be written, however long the database cannot be."""
+        """Write what must be written, however long the database cannot be; while the broker drains, too."""
 
-        def retry(outcome: Any) -> None:
-            if isinstance(outcome, StoreUnavailable) and not self._stopped:
-                loop = asyncio.get_running_loop()
-                loop.call_later(RETRY_SECONDS, self._store.submit, operation, retry)
+        def written(outcome: Any) -> None:
+            if isinstance(outcome, StoreUnavailable) and not self._closed:
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, again, outcome)
             else:
                 done(outcome)
 
-        self._store.submit(operation, retry)
+        def again(outcome: StoreUnavailable) -> None:
+            if self._closed:
+                done(outcome)
+            else:
+                self._store.submit(operation, written)
+
+        self._store.submit(operation, written)
 
     def push(self, session_id: str, runs: Sequence[LeasedRun]) -> None:
         """Send confirmed leases to their session."""
