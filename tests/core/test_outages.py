@@ -368,6 +368,27 @@ def test_a_draining_broker_takes_reports_and_gives_nothing_more(path: Path) -> N
     run(main())
 
 
+@pytest.mark.parametrize("goes", ["quits", "is lost"])
+def test_who_goes_without_waiting_for_a_verdict_has_reported_all_the_same(path: Path, goes: str) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.executor.fails = Times(2, FinishRun)
+            worker.finished(run_id)
+            session = worker.own
+            if goes == "quits":
+                worker.quit()
+            else:
+                worker.disconnect()
+                b.core.sessions.lose(session)
+            await worker.wait_for("settled")
+            await b.quiet()
+            assert await b.names(run_id) == ["Scheduled", "Pending", "Completed"]
+            assert not (await b.core.store.facts.leases()).sessions
+
+    run(main())
+
+
 def test_who_quits_while_the_broker_drains_and_cannot_write_has_quit_and_is_not_lost(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..clock import Micros
@@ -43,10 +43,22 @@ class Session:
     grace_until: float | None = None
     #: Of a worker that does not speak `runlane.v1`: it owes no beats, nor a word when it starts.
     taker: Taker | None = None
+    _then: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         where = "connected" if self.port is not None else "away"
         return f"<Session {self.client_id} epoch {self.epoch}, {where}, {len(self.held)} held>"
+
+    def once_written(self, then: Callable[[], None]) -> None:
+        """Call this as soon as all that it has said of its leases is written; that may be now."""
+        self._then = then
+        self.written()
+
+    def written(self) -> None:
+        """Some of what it has said is written, or cannot be."""
+        if self._then is not None and not self.given_back and not self.finished:
+            then, self._then = self._then, None
+            then()
 
     def quiet_since(self) -> float:
         """Return since when a beat is owed: the last sign of life, or when the session became busy if later."""

@@ -81,6 +81,7 @@ class Reports:
         session.finished[frame.id, frame.attempt] -= 1
         if not session.finished[frame.id, frame.attempt]:
             del session.finished[frame.id, frame.attempt]
+            session.written()
         if not isinstance(outcome, Reported):
             return  # the worker keeps the report and sends it again
         if session.port is not None:
@@ -115,6 +116,7 @@ class Reports:
         def written(outcome: Any) -> None:
             settled()
             session.given_back -= leases
+            session.written()
             if isinstance(outcome, Freed):
                 self._dispatching.freed(outcome)
                 self._answer(session, postponed)

@@ -231,7 +231,8 @@ class Sessions:
         self._dispatcher.end_session(session.id)
         operation = EndSession(session.id, session.epoch, reason, lost, self._settings.max_losses)
         write = self._store.submit if lost else self._dispatching.persist
-        write(operation, partial(self._ended, session, lost))
+        # A report whose write is tried again comes first: what it says has happened.
+        session.once_written(partial(write, operation, partial(self._ended, session, lost)))
 
     def _ended(self, session: Session, lost: bool, outcome: Any) -> None:
         if lost and isinstance(outcome, StoreUnavailable):
