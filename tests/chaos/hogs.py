@@ -63,7 +63,10 @@ class SmallDisk:
         self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """Take every byte that is left."""
+        """Take every byte that is left. That may take a while: not for the thread of an event loop."""
+        left = shutil.disk_usage(self.folder).free
+        with self._ballast.open("ab", buffering=0) as file, suppress(OSError):
+            os.posix_fallocate(file.fileno(), file.tell(), left)
         with self._ballast.open("ab", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(64 * 1024))

@@ -201,7 +201,7 @@ class Nemesis:
 
     async def _full(self, disk: SmallDisk, seconds: float) -> None:
         hurt = self._fleet.hurt("full")
-        disk.fill()
+        await asyncio.to_thread(disk.fill)
         await asyncio.sleep(seconds)
-        disk.free()
+        await asyncio.to_thread(disk.free)
         self._fleet.healed(hurt)

@@ -22,8 +22,8 @@ WORKERS = 4
 LIMIT = 48
 #: Megabytes of the database's disk, beside what the runs take.
 DISK = 64
-#: Bytes that a run takes on the disk, at most: rows, history, indexes, and as much in the WAL.
-RUN_BYTES = 8000
+#: Bytes that a run takes on the disk, at most: rows, history, indexes.
+RUN_BYTES = 3000
 #: A cycle at the default timers, in seconds: what the producers' rate is worked out from.
 CYCLE = 2.6
 
@@ -33,7 +33,7 @@ async def random_faults(
 ) -> None:
     """Run so many cycles; the producers make at least `runs` runs, or what comes at 100 a second."""
     async with AsyncExitStack() as stack:
-        size = DISK + 2 * (runs or 200 * cycles) * RUN_BYTES // 1_000_000
+        size = DISK + (runs or 200 * cycles) * RUN_BYTES // 1_000_000
         disk = _disk(stack, folder / "disk", size, figures)
         database = folder / "disk" / "runlane.db" if disk else None
         crowd = await stack.enter_async_context(fleet(folder, scale, database=database))

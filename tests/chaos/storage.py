@@ -77,11 +77,11 @@ async def _unavailable(
 @asynccontextmanager
 async def full(disk: SmallDisk) -> AsyncIterator[None]:
     """Have the disk full."""
-    disk.fill()
+    await asyncio.to_thread(disk.fill)
     try:
         yield
     finally:
-        disk.free()
+        await asyncio.to_thread(disk.free)
 
 
 class Probes:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,9 @@ from tests import judge as j
 
 from .figures import Figures, spread
 from .journal import Event, read
+
+#: A paused worker that goes on begins what had reached it before, in its first second; then it hears what it has lost.
+_AFTERMATH: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ def _of_nemesis(events: list[Event]) -> Iterator[j.Event]:
         if event["event"] == "hurt":
             at = event["monotonic_ns"] / 1e9
             until = next((end for end in healed[_key(event)] if end >= at), None)
+            if until is not None and event["kind"] == "worker-stop":
+                until += _AFTERMATH
             for name, pid in event["parties"]:
                 # A producer that is not killed watches on by itself, and must be told of each end once.
                 if not name.startswith("producer"):
