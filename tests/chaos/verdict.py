@@ -19,7 +19,7 @@ from tests import judge as j
 from .figures import Figures, spread
 from .journal import Event, read
 
-#: A paused worker that goes on begins what had reached it before, in its first second; then it hears what it has lost.
+#: A paused worker that goes on begins what had reached it before, in its first second; then it hears what is lost.
 _AFTERMATH: Final = 1.0
 
 
