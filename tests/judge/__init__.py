@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from .events import (
     BROKER,
+    CLOCK,
     DATABASE,
     Acknowledged,
     CancelAnswered,
@@ -54,6 +55,7 @@ from .violations import Kind, Violation
 
 __all__ = [
     "BROKER",
+    "CLOCK",
     "DATABASE",
     "Acknowledged",
     "CancelAnswered",

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 from .events import (
+    CLOCK,
     Acknowledged,
     Fault,
     LeaseLost,
@@ -75,11 +76,19 @@ def redeliveries(evidence: Evidence, excuses: Collection[str]) -> Iterator[Viola
 
 
 def postponements(evidence: Evidence) -> Iterator[Violation]:
-    """What its worker has put off, and was told to forget, is not delivered before."""
+    """What its worker has put off, and was told so, is not delivered before; unless the time of day was set."""
+    released: dict[str, float] = {}
     until: dict[str, Postponed] = {}
+    clock_set = -1.0
     for event in evidence.events:
-        if isinstance(event, Postponed):
-            until[event.run] = event
+        if isinstance(event, Fault) and event.who == CLOCK:
+            clock_set = event.at
+            until.clear()
+        elif isinstance(event, Released):
+            released[event.run] = event.at
+        elif isinstance(event, Postponed):
+            if released.get(event.run, event.at) > clock_set:
+                until[event.run] = event
         elif isinstance(event, Received):
             put_off = until.get(event.run)
             if put_off is not None and event.attempt > put_off.attempt and event.at < put_off.until:

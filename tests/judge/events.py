@@ -10,6 +10,8 @@ import msgspec
 #: Whose faults concern everybody.
 BROKER: Final = "broker"
 DATABASE: Final = "database"
+#: The time of day, which somebody may set.
+CLOCK: Final = "clock"
 
 
 class _Event(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True, kw_only=True):

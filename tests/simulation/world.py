@@ -353,6 +353,7 @@ class World:
 
     def _set_clock(self) -> None:
         if not self._mended:
+            self.note(j.Fault(at=self.now, who=j.CLOCK, what="set"))
             self.clock.offset = self.source.uniform(-60, 60)
 
     def _cancel(self) -> None:
@@ -372,6 +373,7 @@ class World:
     def _mend(self) -> None:
         """From now on nothing happens to anybody."""
         self._mended = True
+        self.note(j.Fault(at=self.now, who=j.CLOCK, what="set"))
         self.clock.offset = max(self.clock.offset, 0.0)
         moods, manners = self.disk.moods, self.weather.manners
         moods.fails_before = moods.fails_after = moods.read_fails = 0.0
