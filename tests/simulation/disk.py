@@ -22,7 +22,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import SQLAlchemyError
 
 from runlane_broker.clock import Clock
-from runlane_broker.errors import StoreUnavailable
+from runlane_broker.errors import RunlaneError, StoreUnavailable
 from runlane_broker.storage.operations.base import Chore
 from runlane_broker.storage.records import Refill
 from runlane_broker.storage.sqlite import Compiler, SqliteExecutor, SqliteRefiller
@@ -163,6 +163,9 @@ class SimulatedWriter(Writer):
 
     def _told(self, group: Any, outcomes: Any) -> None:
         self._busy = False
+        for (operation, _), outcome in zip(group, outcomes, strict=False):
+            if isinstance(outcome, Exception) and not isinstance(outcome, RunlaneError):
+                self._loop.call_exception_handler({"message": f"{operation}", "exception": outcome})
         self._deliver(group, outcomes)
         if (self._waiting_entries or self._lane.due_in() is not None) and not self._busy:
             self._begin()
