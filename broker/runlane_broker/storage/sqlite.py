@@ -148,9 +148,9 @@ class SqliteTransaction:
             self._cursor.executemany(self._compiler(query).text, rows)
         self._later.clear()
 
-    def tick(self) -> int:
-        """Return a time of day that no other state of this broker has."""
-        return self._ticks.next(self.now)
+    def tick(self, count: int = 1) -> int:
+        """Return a time of day that no other state of this broker has, nor any of `count` from it on."""
+        return self._ticks.next(self.now, count)
 
     def stamp(self, at: int, after: int) -> int:
         """Return `at`, or the microsecond after `after` if the clock was set back."""
@@ -172,10 +172,11 @@ class Ticks:
         self._last = last
         self._source = source
 
-    def next(self, now: int) -> int:
-        """Return `now`, or the microsecond after the last one given."""
-        self._last = max(now, self._last + 1)
-        return self._last
+    def next(self, now: int, count: int = 1) -> int:
+        """Return `now`, or the microsecond after the last one given; from there on, `count` are given."""
+        first = max(now, self._last + 1)
+        self._last = first + count - 1
+        return first
 
     def note(self, stamp: int) -> int:
         """Return a time stamp given elsewhere; those to come are later."""

@@ -39,8 +39,11 @@ class Transaction(Protocol):
         """Run what was put off now."""
         ...
 
-    def tick(self) -> int:
-        """Return a time of day that no other state of this broker has: states sort by it."""
+    def tick(self, count: int = 1) -> int:
+        """Return a time of day that no other state of this broker has, nor any of `count` from it on.
+
+        States sort by it.
+        """
         ...
 
     def stamp(self, at: int, after: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any, Final, Self, TypeAlias
 
 import msgspec
@@ -39,13 +40,10 @@ POOL_FULL: Final = "the concurrency limit of the work pool is reached"
 NOT_POLLED: Final = "nobody polls the work queue"
 NOT_TAKEN: Final = "those who poll the work queue have not started it"
 
-#: A run that is late: its id, the details of its state, and why it has not started.
-Late: TypeAlias = tuple[str, str | None, str]
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_task_runs = msgspec.json.Decoder(list[tuple[str, int, str | None, str]]).decode
-_decode_flow_runs = msgspec.json.Decoder(list[tuple[str, int, str | None, str | None, int | None]]).decode
+_decode_task_runs = msgspec.json.Decoder(list[tuple[str, int, str]]).decode
+_decode_flow_runs = msgspec.json.Decoder(list[tuple[str, int, str | None, int | None]]).decode
 _encode = msgspec.json.Encoder().encode
+_place = itemgetter(1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +71,18 @@ class _MarkLate(Chore[Marked]):
         marked = self.marked
         place = self.after
         tx.flush()
-        late = self._choose(tx)
+        why = self._judge(tx)
         for _ in range(LONGEST // STEP):
             runs = self._page(tx, place)
-            marked += self._mark(tx, [found for run in runs if (found := late(*run)) is not None])
+            late: dict[str, list[str]] = {}
+            for run in runs:
+                if (reason := why(*run)) is not None:
+                    late.setdefault(reason, []).append(run[0])
+            for reason, ids in late.items():
+                marked += self._mark(tx, ids, reason)
             if len(runs) < STEP:
                 return Marked(marked, None)
-            place = max((due, run_id) for run_id, due, *_ in runs)
+            place = max(map(_place, runs))
             if tx.is_wanted():
                 break
         return Marked(marked, place)
@@ -89,11 +92,11 @@ class _MarkLate(Chore[Marked]):
         """Return the next runs that may be late: for each its id, when it was due, and what else tells."""
 
     @abstractmethod
-    def _choose(self, tx: Transaction) -> Callable[..., Late | None]:
-        """Return what says whether one of them is late, and why."""
+    def _judge(self, tx: Transaction) -> Callable[..., str | None]:
+        """Return what says of one of them why it has not started; None if it is not late."""
 
     @abstractmethod
-    def _mark(self, tx: Transaction, runs: Sequence[Late]) -> int:
+    def _mark(self, tx: Transaction, ids: Sequence[str], reason: str) -> int:
         """Mark them, and return how many still waited."""
 
 
@@ -111,16 +114,16 @@ class MarkTaskRunsLate(_MarkLate):
         shortest = min(self.patience, *self.patience_of.values(), self.patience)
         return _decode_task_runs(_read(tx, q.overdue_task_runs, shortest, place))
 
-    def _choose(self, tx: Transaction) -> Callable[..., Late | None]:
-        def choose(run_id: str, due: int, details: str | None, task_key: str) -> Late | None:
+    def _judge(self, tx: Transaction) -> Callable[..., str | None]:
+        def why(_run_id: str, due: int, task_key: str) -> str | None:
             if due > tx.now - self.patience_of.get(task_key, self.patience):
                 return None
-            return run_id, details, self.reasons.get(task_key, NO_WORKER)
+            return self.reasons.get(task_key, NO_WORKER)
 
-        return choose
+        return why
 
-    def _mark(self, tx: Transaction, runs: Sequence[Late]) -> int:
-        return _write(tx, q.insert_task_run_states, q.mark_task_runs, runs)
+    def _mark(self, tx: Transaction, ids: Sequence[str], reason: str) -> int:
+        return _write(tx, q.insert_task_run_states, q.mark_task_runs, ids, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +139,20 @@ class MarkFlowRunsLate(_MarkLate):
     def _page(self, tx: Transaction, place: Place) -> list[Any]:
         return _decode_flow_runs(_read(tx, q.overdue_flow_runs, self.shortest, place))
 
-    def _choose(self, tx: Transaction) -> Callable[..., Late | None]:
+    def _judge(self, tx: Transaction) -> Callable[..., str | None]:
         reasons: dict[str | None, str] = {None: NO_QUEUE}
 
-        def choose(
-            run_id: str, due: int, details: str | None, queue_id: str | None, patience: int | None
-        ) -> Late | None:
+        def why(run_id: str, due: int, queue_id: str | None, patience: int | None) -> str | None:
             if due > tx.now - (self.patience if patience is None else patience):
                 return None
             if queue_id is not None and queue_id not in reasons:
                 reasons[queue_id] = _reason(tx, run_id, queue_id, self.reasons)
-            return run_id, details, reasons[queue_id]
+            return reasons[queue_id]
 
-        return choose
+        return why
 
-    def _mark(self, tx: Transaction, runs: Sequence[Late]) -> int:
-        return _write(tx, q.insert_flow_run_states, q.mark_flow_runs, runs)
+    def _mark(self, tx: Transaction, ids: Sequence[str], reason: str) -> int:
+        return _write(tx, q.insert_flow_run_states, q.mark_flow_runs, ids, reason)
 
 
 def _read(tx: Transaction, query: Query, patience: int, after: Place) -> str:
@@ -160,28 +161,25 @@ def _read(tx: Transaction, query: Query, patience: int, after: Place) -> str:
     return text or "[]"
 
 
-def _write(tx: Transaction, insert_states: Query, mark: Query, runs: Sequence[Late]) -> int:
+def _write(tx: Transaction, insert_states: Query, mark: Query, ids: Sequence[str], reason: str) -> int:
     """Append to the histories of those that still wait, and mark them: each statement looks for itself."""
-    if not runs:
-        return 0
-    marks = {"runs": _encode([_state(tx, *run) for run in runs]).decode()}
-    tx.run(insert_states, marks)
-    return tx.run(mark, marks)
+    timestamp = tx.tick(len(ids))
+    prefix, number = _numbered(tx.new_id(timestamp))
+    states = {
+        "runs": _encode(ids).decode(),
+        "prefix": prefix,
+        "number": number,
+        "message": f"The run has not started in time: {reason}.",
+        "timestamp": timestamp,
+    }
+    tx.run(insert_states, states)
+    last = number + len(ids) - 1
+    return tx.run(mark, {"first": f"{prefix}{number:012x}", "last": f"{prefix}{last:012x}"})
 
 
-def _state(tx: Transaction, run_id: str, details: str | None, reason: str) -> tuple[Any, ...]:
-    timestamp = tx.tick()
-    message = f"The run has not started in time: {reason}."
-    return run_id, tx.new_id(timestamp), timestamp, message, _without_transition(details)
-
-
-def _without_transition(details: str | None) -> str | None:
-    """Keep what the run's state knows, but for the client's own word for how it came to that state."""
-    if details is None or "transition_id" not in details:
-        return details
-    known = _decode(details)
-    known.pop("transition_id", None)
-    return _encode(known).decode()
+def _numbered(first: str) -> tuple[str, int]:
+    """Return an id's prefix and, of the random digits behind it, a number from which to count on."""
+    return first[:24], int(first[24:], 16) >> 1
 
 
 def _reason(tx: Transaction, run_id: str, queue_id: str, reasons: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Statements on runs that were not started in time.
 
-Runs are read and marked a page at a time, each page as one value: Python has next to nothing to do for a run.
+Runs are read and marked a page at a time, each page as one value: Python has next to nothing to do for a run. What
+tells the states of a page apart, their ids and times, are numbers that are counted on from the first.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Insert,
+    Text,
     Update,
     and_,
+    cast,
     func,
     insert,
     literal_column,
@@ -25,7 +29,7 @@ from sqlalchemy.sql.base import Executable
 from runlane.protocol.states import StateName, StateType
 
 from ...orchestration.common_rules import LATE
-from ..json_rows import as_json, json_rows, number_of, text_of
+from ..json_rows import HexDigits, JsonWithout, as_json, numbered_texts
 from ..tables import FLOW_RUN, TASK_RUN, RunKind, flow_run, task_run, work_queue
 from ..unindexed import unindexed
 from .base import const, param
@@ -40,10 +44,9 @@ def _waits(kind: RunKind) -> ColumnElement[bool]:
 
 def _overdue(kind: RunKind, *others: Any) -> Any:
     """Return a kind's runs that were due before `before`, by time, from a place on."""
-    run, state = kind.run.c, kind.state.alias("state")
+    run = kind.run.c
     return (
-        select(run.id, run.due, state.c.details, *others)
-        .join_from(kind.run, state, state.c.id == run.state_id)
+        select(run.id, run.due, *others)
         .where(
             _waits(kind),
             run.due <= param("before"),
@@ -60,51 +63,59 @@ def first_due(kind: RunKind) -> Executable:
 
 
 def overdue_task_runs() -> Executable:
-    """Return id, due time, details and key of task runs, as one JSON text."""
+    """Return id, due time and key of task runs, as one JSON text."""
     return as_json(_overdue(TASK_RUN, task_run.c.task_key))
 
 
 def overdue_flow_runs() -> Executable:
-    """Return id, due time, details, queue and the queue's own patience of flow runs, as one JSON text."""
+    """Return id, due time, queue and the queue's own patience of flow runs, as one JSON text."""
     queue = work_queue.c
     runs = _overdue(FLOW_RUN, flow_run.c.work_queue_id, queue.late_after)
     return as_json(runs.outerjoin(work_queue, queue.id == flow_run.c.work_queue_id))
 
 
-#: What `runs` holds, a list for each run: its id, and the id, time, message and details of its new state.
-_MARKS: Final = json_rows(param("runs")).alias("mark")
-_RUN_ID, _STATE_ID, _MESSAGE, _DETAILS = (text_of(_MARKS, index) for index in (0, 1, 3, 4))
-_TIMESTAMP: Final = number_of(_MARKS, 2)
+#: What `runs` holds: the ids of runs.
+_MARKS: Final = numbered_texts(param("runs")).alias("mark")
 
 
 def _insert(kind: RunKind) -> Insert:
-    run = kind.run.c
+    run, state = kind.run.c, kind.state.alias("state")
+    digits = HexDigits(cast(param("number"), BigInteger) + _MARKS.c.key)
     values: dict[str, Any] = {
-        "id": _STATE_ID,
+        "id": cast(param("prefix"), Text) + digits,
         kind.run_of_state.name: run.id,
         "type": const(StateType.SCHEDULED),
         "name": literal_column(f"'{LATE}'"),
-        "message": _MESSAGE,
-        "timestamp": _TIMESTAMP,
+        "message": cast(param("message"), Text),
+        "timestamp": cast(param("timestamp"), BigInteger) + _MARKS.c.key,
         "due": run.due,
         "attempt": run.attempt,
         "session_id": null(),
-        "details": _DETAILS,
+        # What the run's state knows, but for the client's own word for how it came to that state.
+        "details": JsonWithout(state.c.details, "transition_id"),
         "data": null(),
     }
-    runs = select(*values.values()).join_from(_MARKS, kind.run, run.id == _RUN_ID).where(unindexed(_waits(kind)))
+    runs = (
+        select(*values.values())
+        .join_from(_MARKS, kind.run, run.id == _MARKS.c.value)
+        .join(state, state.c.id == run.state_id)
+        .where(unindexed(_waits(kind)))
+    )
     return insert(kind.state).from_select(list(values), runs)
 
 
 def _mark(kind: RunKind) -> Update:
-    run = kind.run.c
+    """Give runs the states that have just been appended, from `first` to `last`."""
+    run, state = kind.run.c, kind.state.alias("state")
     values: dict[str, Any] = {
-        "state_name": literal_column(f"'{LATE}'"),
-        "state_id": _STATE_ID,
-        "state_timestamp": _TIMESTAMP,
-        "updated": _TIMESTAMP,
+        "state_name": state.c.name,
+        "state_id": state.c.id,
+        "state_timestamp": state.c.timestamp,
+        "updated": state.c.timestamp,
     }
-    return update(kind.run).where(run.id == _RUN_ID, unindexed(_waits(kind))).values(values)
+    appended = state.c.id.between(param("first"), param("last"))
+    its_run = run.id == state.c[kind.run_of_state.name]
+    return update(kind.run).where(appended, its_run, unindexed(_waits(kind))).values(values)
 
 
 def insert_task_run_states() -> Insert:
