@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from .base import HELD, STATES, metadata
+from .base import HELD, metadata, one_of
 
 #: What a flow run is a run of.
 flow: Final = Table(
@@ -103,9 +103,9 @@ flow_run: Final = Table(
     Column("infrastructure_pid", Text),
     Column("retry_type", Text),  # in_process: by who runs it; reschedule: by a work queue; null: not at all
     Column("claimed_until", BigInteger),  # handed out to who asked for a claim: not to be handed out before then
-    CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
+    CheckConstraint(one_of("state_type"), name="state_type"),
     CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name="counts"),
-    CheckConstraint(f"session_id IS NULL OR state_type IN ({HELD})", name="lease"),
+    CheckConstraint(f"session_id IS NULL OR {one_of('state_type', HELD)}", name="lease"),
     sqlite_with_rowid=False,
 )
 
@@ -195,7 +195,7 @@ flow_run_state: Final = Table(
     Column("session_id", String(36)),
     Column("details", Text),
     Column("data", LargeBinary),
-    CheckConstraint(f"type IN ({STATES})", name="type"),
+    CheckConstraint(one_of("type"), name="type"),
     sqlite_with_rowid=False,
 )
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from .base import ENDED, HELD, STATES, metadata
+from .base import ENDED, HELD, metadata, one_of
 
 #: The hot row of a run: what dispatch, leases and states need. `lane`, `priority` and `due` are the only truth
 #: about order.
@@ -67,12 +67,12 @@ task_run: Final = Table(
     Column("task_inputs", Text),
     Column("withheld", SmallInteger),  # SCHEDULED, but not to be handed out: see records
     Column("acknowledged", BigInteger),  # the attempt that its worker has received
-    CheckConstraint(f"state_type IN ({STATES})", name="state_type"),
+    CheckConstraint(one_of("state_type"), name="state_type"),
     CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
     CheckConstraint("lane IN (0, 1)", name="lane"),
     CheckConstraint("attempt >= 0 AND failures >= 0 AND losses >= 0", name="counts"),
     # A client that waits for a retry by itself holds its run meanwhile.
-    CheckConstraint(f"session_id IS NULL OR state_type IN ({HELD}) OR withheld IS NOT NULL", name="lease"),
+    CheckConstraint(f"session_id IS NULL OR {one_of('state_type', HELD)} OR withheld IS NOT NULL", name="lease"),
     sqlite_with_rowid=False,
 )
 
@@ -200,7 +200,7 @@ task_run_state: Final = Table(
     Column("session_id", String(36)),
     Column("details", Text),
     Column("data", LargeBinary),
-    CheckConstraint(f"type IN ({STATES})", name="type"),
+    CheckConstraint(one_of("type"), name="type"),
     sqlite_with_rowid=False,
 )
 
