@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import msgspec
 import pytest
 
 from runlane.protocol.states import FINAL, StateType
 from runlane_broker.orchestration.decisions import Proposed
 from runlane_broker.orchestration.details import StateDetails
 from runlane_broker.orchestration.policies import MARK_LATE
+from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.operations.changing import ChangeRun
 from runlane_broker.storage.operations.creating import CreateRuns
 from runlane_broker.storage.operations.creating_flow_runs import CreateFlowRun
 from runlane_broker.storage.operations.deleting import DeleteRun
 from runlane_broker.storage.operations.leasing import LeaseRuns, Release, ReleaseRuns
 from runlane_broker.storage.operations.limits import DeleteLimit, ResetLimit, SetLimit
+from runlane_broker.storage.operations.showing import shown_run
 from runlane_broker.storage.operations.transitions import SetState
 from runlane_broker.storage.records import (
+    PREFECT,
     RETRY_LANE,
     SCHEDULED_LANE,
     Change,
@@ -37,7 +41,9 @@ from runlane_broker.storage.records import (
     Surface,
     Verdict,
 )
+from runlane_broker.storage.run_records import RunRecord
 from runlane_broker.storage.tables import FLOW_RUN, TASK_RUN
+from runlane_broker.storage.transaction import Transaction
 
 from ..support import SECOND, START, make_run, new_id
 from .database import COMPLETED, Database
@@ -55,6 +61,18 @@ def task_run(db: Database, type_: StateType = S.PENDING, **changes: Any) -> str:
     flow_run_id = changes.pop("flow_run_id", None)
     details = changes.pop("details", {})
     return db.queued(surface=asked(type_, flow_run_id, **details), **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown(Operation[RunRecord | None]):
+    """Read a run as it is shown."""
+
+    run_id: str
+
+    def execute(self, tx: Transaction) -> RunRecord | None:
+        """Read it, with what was put off."""
+        tx.flush()
+        return shown_run(tx, self.run_id)
 
 
 class SurfaceConformance:
@@ -128,6 +146,44 @@ class SurfaceConformance:
         assert db.create(run) == (Created(run.id, Creation.LEASED),)
         assert db.names(run.id) == ["Scheduled", "Pending"]
         assert db.finish(holder, run.id).verdict is Verdict.RECORDED
+
+    @pytest.mark.parametrize("type_", S)
+    def test_a_new_run_is_shown_as_it_is_read(self, db: Database, type_: StateType) -> None:
+        flow_run = db.flow_run(labels={"team": "a"})
+        details = StateDetails(deferred=True, task_parameters_id="p", others={"x": 1})
+        proposed = Proposed(type_, "Name", "message", b'{"r": 1}', details)
+        surface = Surface(proposed, flow_run, "v", "key", START, {"own": 1}, {"a": [{"input_type": "constant"}]})
+        runs = [
+            make_run(surface=surface, tags=("t",), headers={"h": "1"}, retries=2, retry_delay=(1.0, 2.0)),
+            make_run(surface=asked(type_), dynamic_key="7", expires=START + SECOND, timeout=3.0, priority=4),
+        ]
+        for run in runs:
+            (created,) = db.do(CreateRuns((run,), shows=True))
+            assert created.shown == db.do(Shown(run.id))
+
+    @pytest.mark.parametrize("surface", [None, asked(S.SCHEDULED, deferred=True)])
+    def test_who_reads_runs_as_they_are_shown_is_shown_a_new_one_as_it_was(
+        self, db: Database, surface: Surface | None
+    ) -> None:
+        holder = replace(db.session(), dialect=PREFECT)
+        run = make_run(surface=surface, holder=holder)
+        (created,) = db.do(CreateRuns((run,)))
+        first, lease = db.history(run.id)
+        assert (created.how, lease.name) == (Creation.LEASED, "Pending")
+        assert created.shown is not None
+        assert created.shown.state == first
+        leased = db.do(Shown(run.id))
+        assert leased is not None
+        assert created.shown == msgspec.structs.replace(leased, state=first, attempt=0, updated=leased.created)
+        assert leased.updated == lease.timestamp
+
+    def test_a_name_is_unique_without_a_flow_run(self, db: Database) -> None:
+        run = make_run(dynamic_key="7", surface=asked(S.SCHEDULED))
+        again = make_run(dynamic_key="7", surface=asked(S.SCHEDULED), holder=db.session())
+        other = make_run("other", dynamic_key="7", surface=asked(S.SCHEDULED))
+        assert [outcome.id for outcome in db.create(run, again, other)] == [run.id, run.id, other.id]
+        assert db.names(run.id) == ["Scheduled"]
+        assert db.query("SELECT count(*) FROM task_run") == [(2,)]
 
     def test_a_name_is_unique_in_a_flow_run(self, db: Database) -> None:
         flow_run, other = db.flow_run(), db.flow_run()

@@ -15,10 +15,10 @@ _labels = msgspec.json.Decoder(dict[str, Any]).decode
 _delays = msgspec.json.Decoder(tuple[float, ...]).decode
 
 
-def task_run_record(row: Any) -> RunRecord:
-    """Return a row of `queries.showing.read_runs(TASK_RUN)` as a record."""
+def task_run_record(row: Any, state: StateRecord | None = None) -> RunRecord:
+    """Return a row of `queries.showing.read_runs(TASK_RUN)` as a record; its state, too, unless that is given."""
     return RunRecord(
-        **_common(row),
+        **_common(row, state or _state_of(row)),
         task_key=row.task_key,
         dynamic_key=row.dynamic_key,
         priority=row.priority,
@@ -39,7 +39,7 @@ def task_run_record(row: Any) -> RunRecord:
 def flow_run_record(row: Any) -> FlowRunRecord:
     """Return a row of `queries.showing.read_runs(FLOW_RUN)` as a record."""
     return FlowRunRecord(
-        **_common(row),
+        **_common(row, _state_of(row)),
         flow_id=row.flow_id,
         deployment_id=row.deployment_id,
         parent_task_run_id=row.parent_task_run_id,
@@ -71,9 +71,8 @@ def shown_state(row: Any) -> StateRecord:
     )
 
 
-def _common(row: Any) -> dict[str, Any]:
-    """Return what runs of both kinds have, by field."""
-    state = state_record(
+def _state_of(row: Any) -> StateRecord:
+    return state_record(
         row.state_id,
         row.id,
         row.state_type,
@@ -85,6 +84,10 @@ def _common(row: Any) -> dict[str, Any]:
         row.state_details,
         row.state_data,
     )
+
+
+def _common(row: Any, state: StateRecord) -> dict[str, Any]:
+    """Return what runs of both kinds have, by field."""
     return {
         "id": row.id,
         "name": row.name,

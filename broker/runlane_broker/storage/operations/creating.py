@@ -11,6 +11,7 @@ from runlane.protocol.states import FINAL, StateName, StateType
 
 from ...orchestration.decide import decide
 from ...orchestration.decisions import Accept, Dispatch, Proposed, Reject, Write
+from ...orchestration.details import StateDetails
 from ...orchestration.facts import Facts
 from ...orchestration.policies import choose_policy
 from ...orchestration.runs import Retries, Run, RunKind
@@ -24,17 +25,15 @@ from ..records import (
     Creation,
     FinalRun,
     Holder,
-    LeasedRun,
     NewRunRecord,
-    RunRecord,
     Surface,
 )
+from ..run_records import RunRecord, StateRecord
 from ..transaction import Transaction, add_state
 from .base import Operation
 from .deciding import NO_TAGS, append_state, carry_out, read_facts, read_flow
 from .holding import holds
-from .leasing import lease_run
-from .showing import shown_run
+from .showing import new_run
 from .waiting import wait_for
 
 _encode = msgspec.json.Encoder().encode
@@ -74,46 +73,38 @@ class CreateRuns(Operation[tuple[Created, ...]]):
             if existing is not None:
                 same = existing[1] == run.payload_hash
                 return Created(existing[0], Creation.EXISTED if same else Creation.IDEMPOTENCY_CONFLICT)
-        if run.dynamic_key != run.id:
-            existing = of_that_name(tx, run)
+        surface = run.surface
+        if surface is not None and surface.flow_run_id is not None:
+            existing = of_that_name(tx, run) if run.dynamic_key != run.id else None
             if existing is not None:
                 return Created(existing, Creation.EXISTED)
-        if run.surface is not None and not self._has_parent(tx, run.surface):
-            return Created(run.id, Creation.PARENT_MISSING)
+            if read_flow(tx, surface.flow_run_id) is None:
+                return Created(run.id, Creation.PARENT_MISSING)
         holder = run.holder
         if holder is not None and holder not in standing:
             standing[holder] = holds(tx, holder)
-        leased = holder is not None and standing[holder]
-        shows = holder is not None and holder.dialect is not None
-        if not self._insert(tx, run, holder if leased and not shows else None):
-            row = tx.row(q.read_hash, {"id": run.id})
-            # One that has a name of its client's own was not found by it: that of this id has another.
-            same = row is not None and row[0] == run.payload_hash and run.dynamic_key == run.id
-            return Created(run.id, Creation.EXISTED if same else Creation.ID_CONFLICT)
-        if leased and holder is not None and shows:
-            return _lease_as_shown(tx, run, holder)
+        if holder is not None and not standing[holder]:
+            holder = None
+        shows = self.shows or (holder is not None and holder.dialect is not None)
+        inserted = self._insert(tx, run, holder, shows=shows)
+        if inserted is None:
+            return _refused(tx, run)
         waits_for = wait_for(tx, run.id, run.upstream)
-        how = Creation.LEASED if leased else Creation.CREATED
-        return Created(run.id, how, self._shown(tx, run), waits_for=waits_for)
+        how = Creation.CREATED if holder is None else Creation.LEASED
+        return Created(run.id, how, inserted.shown, waits_for=waits_for)
 
-    def _shown(self, tx: Transaction, run: NewRunRecord) -> RunRecord | None:
-        if not self.shows:
-            return None
-        tx.flush()
-        return shown_run(tx, run.id)
-
-    def _has_parent(self, tx: Transaction, surface: Surface) -> bool:
-        return surface.flow_run_id is None or read_flow(tx, surface.flow_run_id) is not None
-
-    def _insert(self, tx: Transaction, run: NewRunRecord, holder: Holder | None) -> bool:
+    def _insert(
+        self, tx: Transaction, run: NewRunRecord, holder: Holder | None, *, shows: bool
+    ) -> _Inserted | None:
+        """Insert a run, leased if there is a holder; None if its id or its name is there."""
         if run.surface is not None:
-            return self._insert_decided(tx, run, run.surface, holder)
+            return self._insert_decided(tx, run, run.surface, holder, shows=shows)
         timestamp = tx.tick()
         state_id = tx.new_id(timestamp)
         row = _new_row(run, timestamp, state_id)
-        lease = None if holder is None else _lease_at_once(tx, row, holder)
-        if tx.run(q.insert_run, row) == 0:
-            return False
+        lease = None if holder is None else _lease_at_once(tx, run.id, holder)
+        if tx.run(_insertion(run), row if lease is None else row | lease.columns) == 0:
+            return None
         tx.later(q.insert_payload, {"id": run.id, "parameters": run.parameters})
         add_state(
             tx,
@@ -126,33 +117,65 @@ class CreateRuns(Operation[tuple[Created, ...]]):
             due=run.due,
         )
         if lease is not None:
-            tx.later(q.TASK_LEASES.insert_state, lease)
-        return True
+            tx.later(q.TASK_LEASES.insert_state, lease.state)
+        shown = None
+        if shows:
+            details = StateDetails(scheduled_time=run.due)
+            name = StateName.SCHEDULED.value
+            state = StateRecord(
+                state_id, run.id, StateType.SCHEDULED, name, None, timestamp, run.due, 0, details, None
+            )
+            shown = new_run(row, state, run.parameters)
+        return _Inserted(shown)
 
-    def _insert_decided(self, tx: Transaction, run: NewRunRecord, surface: Surface, holder: Holder | None) -> bool:
+    def _insert_decided(
+        self, tx: Transaction, run: NewRunRecord, surface: Surface, holder: Holder | None, *, shows: bool
+    ) -> _Inserted | None:
         write = _first_write(tx, run, surface)
         state_id = tx.new_id(write.timestamp)
         row = _new_row(run, write.timestamp, state_id) | _surface_columns(tx, run, surface, write)
-        lease = None if holder is None else _lease_at_once(tx, row, holder)
-        if tx.run(q.insert_run, row) == 0:
-            return False
+        lease = None if holder is None else _lease_at_once(tx, run.id, holder)
+        if tx.run(_insertion(run), row if lease is None else row | lease.columns) == 0:
+            return None
         tx.later(q.insert_payload, {"id": run.id, "parameters": run.parameters})
-        append_state(tx, qt.OF_TASK_RUNS, run.id, write, state_id=state_id, attempt=0)
+        state = append_state(tx, qt.OF_TASK_RUNS, run.id, write, state_id=state_id, attempt=0)
         if (result := write.state.result) is not None:
             tx.later(q.write_outcome, {"id": run.id, "result": result, "error": None})
         if lease is not None:
-            tx.later(q.TASK_LEASES.insert_state, lease)
+            tx.later(q.TASK_LEASES.insert_state, lease.state)
         carry_out(tx, run.id, state_id, write.timestamp, write.effects)
-        return True
+        return _Inserted(new_run(row, state, run.parameters, result) if shows else None)
 
 
-def _lease_as_shown(tx: Transaction, run: NewRunRecord, holder: Holder) -> Created:
-    """Lease a run that has just been inserted to somebody who wants to read it as it was inserted."""
-    tx.flush()
-    lease = lease_run(tx, holder, run.id)
-    if not isinstance(lease, LeasedRun):
-        return Created(run.id, Creation.CREATED)
-    return Created(run.id, Creation.LEASED, lease.shown)
+@dataclass(frozen=True, slots=True)
+class _Inserted:
+    """A run that is there now; `shown` as it was before it was leased, if somebody reads that."""
+
+    shown: RunRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstLease:
+    """What a new run's row has otherwise when it is leased at once, and the state to append."""
+
+    columns: dict[str, object]
+    state: dict[str, object]
+
+
+def _insertion(run: NewRunRecord) -> q.Query:
+    """Return what inserts a run. The names within a flow run are looked through before."""
+    in_flow_run = run.surface is not None and run.surface.flow_run_id is not None
+    return q.insert_run if in_flow_run or run.dynamic_key == run.id else q.insert_named_run
+
+
+def _refused(tx: Transaction, run: NewRunRecord) -> Created:
+    """Say why a run could not be inserted: its name or its id is there."""
+    if run.dynamic_key != run.id and (existing := of_that_name(tx, run)) is not None:
+        return Created(existing, Creation.EXISTED)
+    row = tx.row(q.read_hash, {"id": run.id})
+    # One that has a name of its client's own was not found by it: that of this id has another.
+    same = row is not None and row[0] == run.payload_hash and run.dynamic_key == run.id
+    return Created(run.id, Creation.EXISTED if same else Creation.ID_CONFLICT)
 
 
 def insert_reported(tx: Transaction, run: NewRunRecord, surface: Surface, write: Write, state_id: str) -> Change:
@@ -185,30 +208,33 @@ def of_that_name(tx: Transaction, run: NewRunRecord) -> str | None:
     return None if row is None else row[0]
 
 
-def _lease_at_once(tx: Transaction, row: dict[str, object], holder: Holder) -> dict[str, object]:
-    """Have a new run be leased; return the state to append."""
+def _lease_at_once(tx: Transaction, run_id: str, holder: Holder) -> _FirstLease:
+    """Return what is different of a new run that is leased."""
     timestamp = tx.tick()
-    lease_id = tx.new_id(timestamp)
-    state = {"type": StateType.PENDING.value, "name": StateName.PENDING.value, "timestamp": timestamp}
-    row.update(
-        state_type=state["type"],
-        state_name=state["name"],
-        state_id=lease_id,
-        state_timestamp=timestamp,
-        session_id=holder.session_id,
-        attempt=1,
-    )
-    return {
-        **state,
-        "id": lease_id,
-        "run_id": row["id"],
+    state_id = tx.new_id(timestamp)
+    state: dict[str, object] = {
+        "id": state_id,
+        "run_id": run_id,
+        "type": StateType.PENDING.value,
+        "name": StateName.PENDING.value,
         "message": None,
+        "timestamp": timestamp,
         "due": None,
         "attempt": 1,
         "session_id": holder.session_id,
         "details": None,
         "data": None,
     }
+    columns: dict[str, object] = {
+        "state_type": state["type"],
+        "state_name": state["name"],
+        "state_id": state_id,
+        "state_timestamp": timestamp,
+        "session_id": holder.session_id,
+        "attempt": 1,
+        "updated": timestamp,
+    }
+    return _FirstLease(columns, state)
 
 
 def first_write(tx: Transaction, run: Run, initial: Proposed, facts: Facts) -> Write:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ..queries.batches import read_shown_runs
 from ..queries.showing import read_runs
 from ..queries.taking import read_shown_run
 from ..rows import task_run_record
-from ..run_records import RunRecord
+from ..run_records import RunRecord, StateRecord
 from ..tables import TASK_RUN
 from ..transaction import Transaction
 
 # The rows of the writer have no names; those of the async engine, which records are made of elsewhere, do.
-_named: Final[Any] = namedtuple("_Row", read_runs(TASK_RUN).selected_columns.keys())._make  # pyright: ignore[reportUntypedNamedTuple]
+_Row: Final[Any] = namedtuple("_Row", read_runs(TASK_RUN).selected_columns.keys())  # pyright: ignore[reportUntypedNamedTuple]
+_named: Final[Any] = _Row._make
 
 
 def shown_run(tx: Transaction, run_id: str) -> RunRecord | None:
@@ -28,3 +30,12 @@ def shown_runs(tx: Transaction, run_ids: str) -> dict[str, RunRecord]:
     rows = tx.rows(read_shown_runs, {"ids": run_ids})
     runs = [task_run_record(_named(row)) for row in rows]
     return {run.id: run for run in runs}
+
+
+def new_run(
+    row: Mapping[str, object], state: StateRecord, parameters: bytes, result: bytes | None = None
+) -> RunRecord:
+    """Return a task run that is being inserted, by its columns, as it would be read."""
+    payload = {"parameters": parameters, "result": result, "error": None}
+    unread = {"state_message": None, "state_due": None, "state_details": None, "state_data": None}
+    return task_run_record(_Row(**row, **payload, **unread), state)

@@ -17,6 +17,7 @@ from .leases import (
 from .reading import count_leased, count_queued, count_queued_of, read_outcomes, read_sessions
 from .runs import (
     expire_run,
+    insert_named_run,
     insert_payload,
     insert_run,
     read_hash,
@@ -62,6 +63,7 @@ __all__ = [
     "free_slots",
     "holds_session",
     "insert_broker",
+    "insert_named_run",
     "insert_payload",
     "insert_run",
     "insert_session",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Insert, Update, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Insert, Update, and_, exists, func, insert, select, update
 from sqlalchemy.sql.base import Executable
 
 from runlane.protocol.states import StateName, StateType
@@ -13,9 +13,33 @@ from .base import const, param
 
 def insert_run() -> Insert:
     """Insert a run unless its id is there; the caller looks at the row count."""
+    return _insert_run_unless(_has_id())
+
+
+def insert_named_run() -> Insert:
+    """Insert a run of no flow run, unless its id is there, or the name that its client has given it."""
+    return _insert_run_unless(_has_id(), _has_name())
+
+
+def _insert_run_unless(*conditions: ColumnElement[bool]) -> Insert:
     columns = list(task_run.c)
-    values = select(*(param(c.name) for c in columns)).where(~exists().where(task_run.c.id == param("id")))
-    return insert(task_run).from_select(columns, values)
+    taken = (~exists().where(condition) for condition in conditions)
+    return insert(task_run).from_select(columns, select(*(param(c.name) for c in columns)).where(*taken))
+
+
+def _has_id() -> ColumnElement[bool]:
+    return task_run.c.id == param("id")
+
+
+def _has_name() -> ColumnElement[bool]:
+    """It is of no flow run, and has a client's own name."""
+    t = task_run.c
+    return and_(
+        t.task_key == param("task_key"),
+        t.dynamic_key == param("dynamic_key"),
+        t.flow_run_id.is_(None),
+        t.dynamic_key != t.id,
+    )
 
 
 def insert_payload() -> Insert:
@@ -39,13 +63,7 @@ def read_idempotent() -> Executable:
 
 def read_natural() -> Executable:
     """Return the id of the run without a flow run that has a client's own name."""
-    t = task_run.c
-    return select(t.id).where(
-        t.task_key == param("task_key"),
-        t.dynamic_key == param("dynamic_key"),
-        t.flow_run_id.is_(None),
-        t.dynamic_key != t.id,
-    )
+    return select(task_run.c.id).where(_has_name())
 
 
 def read_parameters() -> Executable:
