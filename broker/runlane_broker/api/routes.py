@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
+from starlette.types import Receive, Scope, Send
 
 from ..schemas.base import Error, Parameters
 from .parsing import MAX_BODY_BYTES, check_version, decode_body, decode_query, read_body
@@ -117,6 +118,19 @@ class Endpoint:
         return json(answer.body, answer.status, answer.headers)
 
 
+class Path:
+    """All methods of one path, as an ASGI application: Starlette's own way to a function is longer."""
+
+    def __init__(self, methods: Mapping[str, Endpoint]) -> None:
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. What goes wrong is rendered by who has called."""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        response = await self._methods[method].answer(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
 def starlette_routes(routes: Sequence[Route]) -> list[StarletteRoute]:
     """Return the routes as Starlette's, one for each path, so that a wrong method is told all the right ones.
 
@@ -128,17 +142,9 @@ def starlette_routes(routes: Sequence[Route]) -> list[StarletteRoute]:
         assert route.method not in methods, f"{route.method} {route.path} is there twice"
         methods[route.method] = Endpoint(route)
     return [
-        *(StarletteRoute(path, _by_method(methods), methods=[*methods]) for path, methods in paths.items()),
+        *(StarletteRoute(path, Path(methods), methods=[*methods]) for path, methods in paths.items()),
         *(StarletteRoute(_other(path), _elsewhere, methods=[*methods]) for path, methods in paths.items()),
     ]
-
-
-def _by_method(methods: Mapping[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        return await methods[method].answer(request)
-
-    return endpoint
 
 
 async def _elsewhere(request: Request) -> Response:
