@@ -458,7 +458,7 @@ def test_a_parked_run_is_queued_again_as_it_waited_before(path: Path) -> None:
                 await lost(b, worker)
             assert await b.state(new.id) == (S.CRASHED, "Parked")
             assert states(await b.core.cancellations.requeue([new.id])) == [(S.SCHEDULED, True)]
-            kept = replace(details, task_run_id=new.id, transition_id=None)
+            kept = msgspec.structs.replace(details, task_run_id=new.id, transition_id=None)
             assert (await b.run(new.id)).state.details == kept
             assert (await b.run(new.id)).due == due
 

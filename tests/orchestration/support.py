@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from runlane.protocol.states import StateType, default_name
 from runlane_broker.orchestration.decide import decide

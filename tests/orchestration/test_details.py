@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import fields
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +14,7 @@ DOCUMENTED = {
     *("refresh_cache", "retriable", "transition_id", "task_parameters_id", "traceparent"),
     "deployment_concurrency_lease_id",
 }
-KNOWN = {known.name for known in fields(StateDetails)} - {"others"}
+KNOWN = {*StateDetails.__struct_fields__} - {"others"}
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

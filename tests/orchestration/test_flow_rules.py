@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from runlane_broker.orchestration.decide import decide
 from runlane_broker.orchestration.decisions import (

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from runlane.protocol.states import StateName
 from runlane_broker.orchestration.common_rules import propose_late

@@ -115,7 +115,7 @@ class SurfaceConformance:
         assert row["task_inputs"] == '{"x":[{"input_type":"task_run","id":"u"}]}'
         (state,) = db.history(run.id)
         assert (state.type, state.name, state.message, state.data) == (S.SCHEDULED, "Soon", "by hand", b'{"a": 1}')
-        assert state.details == replace(details, flow_run_id=flow_run, task_run_id=run.id)
+        assert state.details == msgspec.structs.replace(details, flow_run_id=flow_run, task_run_id=run.id)
         assert state.due == START + 5
 
     @pytest.mark.parametrize("type_", S)
@@ -460,7 +460,7 @@ class SurfaceConformance:
         outcome = db.set_state(task_run(db), S.RUNNING, details=key)
         assert (outcome.status, outcome.state.type, outcome.state.name) == (Status.REJECT, S.COMPLETED, "Cached")
         assert (outcome.state.data, outcome.state.message) == (b'"result"', "done")
-        for other in (StateDetails(cache_key="other"), replace(key, refresh_cache=True)):
+        for other in (StateDetails(cache_key="other"), msgspec.structs.replace(key, refresh_cache=True)):
             assert db.set_state(task_run(db), S.RUNNING, details=other).status is Status.ACCEPT
         db.clock.advance(5)
         assert db.set_state(task_run(db), S.RUNNING, details=key).status is Status.ACCEPT

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from runlane.protocol.states import StateType, default_name
 
@@ -18,8 +19,7 @@ from .details import NO_DETAILS, StateDetails
 from .runs import Bookkeeping
 
 
-@dataclass(frozen=True, slots=True)
-class Proposed:
+class Proposed(Struct, frozen=True):
     """A state that somebody asks for. An empty name means the type's own. `data` is JSON, as it came."""
 
     type: StateType
@@ -97,8 +97,7 @@ class SetRetryType:
 Effect: TypeAlias = TakeSlots | FreeSlots | InsertCache | Dispatch | EndLease | AskToStop | SetRetryType
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """All that is to be written, in one transaction: a state, the run's books, and what else follows.
 
     `state` is complete: it has its name and the run's ids, and a SCHEDULED one its time. `timestamp` is later

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from ..clock import Micros
 
 
-@dataclass(frozen=True, slots=True)
-class StateDetails:
+class StateDetails(Struct, frozen=True):
     """The details of a state, under the names that they have over HTTP. Times are microseconds UTC.
 
     A field that means nothing here is kept in `others` and comes out again as it went in.
@@ -43,7 +43,7 @@ NO_DETAILS: Final = StateDetails()
 #: The fields that hold a time: whoever shows or reads details converts these.
 TIMES: Final = frozenset({"scheduled_time", "cache_expiration", "pause_timeout"})
 
-_NAMES: Final = tuple(known.name for known in fields(StateDetails) if known.name != "others")
+_NAMES: Final = tuple(name for name in StateDetails.__struct_fields__ if name != "others")
 
 
 def dump(details: StateDetails) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from msgspec import Struct
+
 from runlane.protocol.states import StateType
 
 from ..clock import Micros
@@ -50,8 +52,7 @@ class TagLimit:
 SLOT_WAIT_SECONDS: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What the rules need to know from outside.
 
     - `in_queue`: of a flow run, whether it is in a work queue;

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from msgspec import Struct
+
 from runlane.protocol.states import FINAL, StateType
 
 from ..clock import Micros
@@ -32,8 +34,7 @@ def only(*states: StateType) -> frozenset[StateType]:
     return frozenset(states)
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True):
     """A run on its way into a state.
 
     Rules may return another one, with a changed state, run or effects. `intended` is the type of state that was

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from runlane.protocol.states import StateType
 
@@ -18,8 +19,7 @@ class RunKind(Enum):
     FLOW = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Retries:
+class Retries(Struct, frozen=True):
     """How a run is retried. `delays` are seconds: the n-th failure waits `delays[n]`, the last one for ever on.
 
     A delay is stretched by a random factor between 1 and 1 + `jitter`.
@@ -37,8 +37,7 @@ class Retries:
         return base * (1 + self.jitter * random)
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentState:
+class CurrentState(Struct, frozen=True):
     """The state that a run is in. `has_result`: it came with data that must not get lost (see `holds_result`)."""
 
     type: StateType
@@ -48,8 +47,7 @@ class CurrentState:
     has_result: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Bookkeeping:
+class Bookkeeping(Struct, frozen=True):
     """What follows from a run's states and is kept with the run. Times and durations are microseconds.
 
     `failures` counts the failures out of RUNNING since `run_count` was last reset; `flow_run_run_count` is the
@@ -66,8 +64,7 @@ class Bookkeeping:
     total_run_time: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """A run as its row has it. `state` is None while it is being created.
 
     `flow_run_id` is the enclosing flow run of a task run; `deployment_id` and `infrastructure_pid` are a flow

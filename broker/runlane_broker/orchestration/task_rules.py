@@ -6,8 +6,9 @@ Reasons and names are those of the Prefect server API: its clients read them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from runlane.protocol.states import FINAL, StateName, StateType
 
