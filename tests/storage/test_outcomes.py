@@ -30,8 +30,8 @@ class Connection:
             self.cut_off = True
             raise
 
-    async def execute(self, statement: Any) -> Any:
-        (ids,) = statement.compile().params.values()
+    async def execute(self, statement: Any, parameters: dict[str, list[str]]) -> Any:
+        (ids,) = parameters.values()
         self.reads.append(len(ids))
         await self.may.wait()
         if self.fails:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from runlane.protocol.states import FINAL, StateType
 
 from .listing import Reading
-from .queries import read_outcomes
+from .queries import OUTCOMES
 from .records import FinalRun
 
 #: Runs that one read is about: their results may be large.
@@ -87,7 +87,7 @@ class OutcomeReader:
 
     async def _look(self, ids: Iterable[str]) -> Outcomes:
         async with self._reading() as connection:
-            rows = (await connection.execute(read_outcomes(sorted(ids)))).all()
+            rows = (await connection.execute(OUTCOMES, {"ids_": sorted(ids)})).all()
         found: dict[str, FinalRun | None] = {}
         for run_id, key, type_, name, message, result, error in rows:
             state = StateType(type_)

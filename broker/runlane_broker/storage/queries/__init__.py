@@ -14,7 +14,7 @@ from .leases import (
     read_leased_flow_run,
     read_live_flow_runs,
 )
-from .reading import count_leased, count_queued, count_queued_of, read_outcomes, read_sessions
+from .reading import OUTCOMES, count_leased, count_queued, count_queued_of, read_sessions
 from .runs import (
     expire_run,
     insert_named_run,
@@ -48,6 +48,7 @@ __all__ = [
     "FLOW_LEASES",
     "NEVER",
     "NEXT_DUE",
+    "OUTCOMES",
     "TASK_LEASES",
     "LeaseStatements",
     "Query",
@@ -76,7 +77,6 @@ __all__ = [
     "read_live_flow_runs",
     "read_natural",
     "read_newest_state",
-    "read_outcomes",
     "read_parameters",
     "read_session",
     "read_sessions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.sql.base import Executable
@@ -10,11 +11,10 @@ from sqlalchemy.sql.base import Executable
 from runlane.protocol.states import StateType
 
 from ..tables import task_run, task_run_payload, task_run_state, worker_session
-from .base import const
+from .base import const, param
 
 
-def read_outcomes(ids: Sequence[str]) -> Executable:
-    """Return state and, where final, outcome of these runs."""
+def _outcomes() -> Executable:
     state = task_run_state.alias("state")
     return (
         select(
@@ -28,8 +28,12 @@ def read_outcomes(ids: Sequence[str]) -> Executable:
         )
         .join(state, state.c.id == task_run.c.state_id)
         .join(task_run_payload, task_run_payload.c.task_run_id == task_run.c.id)
-        .where(task_run.c.id.in_(ids))
+        .where(task_run.c.id.in_(param("ids", expanding=True)))
     )
+
+
+#: State and, where final, outcome of the runs `ids_`. Built once: there is a read of it for nearly every watch.
+OUTCOMES: Final = _outcomes()
 
 
 def read_sessions() -> Executable:
