@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from .campaign import campaign, verdict
-from .hostile import hostile
+from .hostile import PAIRS, WAVES, hostile
 from .hostile import verdict as hostile_verdict
 
 
@@ -19,13 +19,19 @@ def main() -> int:
     parser.add_argument("what", choices=("frames", "hostile"))
     parser.add_argument("--frames", type=int, default=200_000, help="how many (default: %(default)s)")
     parser.add_argument("--peers", type=int, default=100, help="of each hostile kind (default: %(default)s)")
+    parser.add_argument(
+        "--pairs", type=int, default=PAIRS, help="quiet and hostile windows (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--waves", type=int, default=WAVES, help="of hostile peers in a window (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="the same seed, the same frames")
     options = parser.parse_args()
     if options.what == "frames":
         figures = asyncio.run(campaign(options.frames, options.seed))
         wrong = [*verdict(figures), *_beyond(figures, {"MiB of growth after the first fifth": 16})]
     else:
-        figures = asyncio.run(hostile(options.peers))
+        figures = asyncio.run(hostile(options.peers, options.pairs, options.waves))
         wrong = hostile_verdict(figures)
     for name, value in figures.items():
         print(f"{name:<60} {value:>14,.2f}" if isinstance(value, float) else f"{name:<60} {value:>14,}")

@@ -3,62 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runlane.protocol.ids import uuid7
-
-from . import raw
-from .cases import PHASES, Phase, Source, conversation, cuts, table
-from .healthy import id_of
 from .rig import MIB, rig
 
-#: Connections at once.
-WIDTH = 16
+#: Seconds for which nobody waits that frames be sent, at least; and how many a second are, at least.
+_PATIENCE = 60.0
+_PACE = 100
 
 
-def plan(seed: int, frames: int) -> Iterator[tuple[Phase, list[bytes]]]:
-    """Yield what each connection sends, so many frames in all: the table and the cuts, as far as they fit."""
-    source = Source(seed, _ids)
-    systematic = itertools.chain(table(source), cuts(source))
-    left = frames
-    for phase, messages in itertools.islice(systematic, frames // 2):
-        yield phase, messages
-        left -= len(messages)
-    while left > 0:
-        phase = source.random.choice(PHASES)
-        messages = conversation(source, phase)[:left]
-        yield phase, messages
-        left -= len(messages)
-
-
-def _ids(draw: random.Random) -> str:
-    """Somebody's run, or nobody's."""
-    return (
-        id_of(draw.randrange(20_000)) if draw.random() < 0.5 else uuid7(draw.getrandbits(47), draw.getrandbits(74))
-    )
-
-
-async def campaign(frames: int, seed: int) -> dict[str, Any]:
-    """Send them, and say what came of it."""
+async def campaign(frames: int, seed: int, quiet_seconds: float = 10.0, *, aside: bool = True) -> dict[str, Any]:
+    """Send them, and say what came of it. `aside`: from a process that leaves the processor to all others."""
     with tempfile.TemporaryDirectory(prefix="runlane-fuzz-") as folder:
-        async with rig(Path(folder)) as it:
-            todo = plan(seed, frames)
-            await it.healthy.window("start")
-            await asyncio.sleep(1)
-            quiet = await it.healthy.window("quiet")
-            warm = await _send(it.place.port, todo, frames // 5)
+        async with rig(Path(folder), aside=aside) as it:
+
+            async def send(count: int) -> dict[str, int]:
+                return await it.peers.ask("send", count, seconds=_PATIENCE + count / _PACE)
+
+            await it.peers.ask("plan", seed, frames)
+            await it.healthy.ask("start")
+            await asyncio.sleep(quiet_seconds)
+            quiet = await it.healthy.ask("quiet")
+            warm = await send(frames // 5)
             before = await it.settled_rss()
-            await it.healthy.window("warm")
+            await it.healthy.ask("warm")
             since = time.monotonic()
-            rest = await _send(it.place.port, todo, frames)
+            rest = await send(frames)
             seconds = time.monotonic() - since
-            meanwhile = await it.healthy.window("meanwhile")
+            meanwhile = await it.healthy.ask("meanwhile")
             growth = await it.settled_rss() - before
             end = await it.healthy.end()
             stuck = await it.drain()
@@ -84,27 +59,6 @@ async def campaign(frames: int, seed: int) -> dict[str, Any]:
         "ms of a healthy dispatch, meanwhile, p99": meanwhile["p99"],
         "ms of a healthy dispatch, meanwhile, max": meanwhile["max"],
     }
-
-
-async def _send(port: int, todo: Iterator[tuple[Phase, list[bytes]]], frames: int) -> dict[str, int]:
-    """Send what there is to send, up to so many frames, over several connections at once."""
-    counts = {"frames": 0, "connections": 0, "open": 0}
-
-    async def sender() -> None:
-        while counts["frames"] < frames:
-            if (one := next(todo, None)) is None:
-                return
-            phase, messages = one
-            counts["frames"] += len(messages)
-            counts["connections"] += 1
-            counts["open"] += not await raw.say(port, phase.socket, [*phase.opening, *messages])
-            if counts["connections"] % 2000 == 0:
-                print(counts, flush=True)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(WIDTH):
-            group.create_task(sender())
-    return counts
 
 
 def verdict(figures: dict[str, Any]) -> list[str]:

@@ -1,12 +1,11 @@
 """A producer and a worker that do nothing wrong, in a process of their own, and how long they wait.
 
-Prints a line of JSON for each window, which ends when a line comes in; ends with the input.
+A command ends a window and is answered with its figures; the end of the input ends the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sys
 import time
@@ -18,11 +17,13 @@ from runlane.protocol import codec
 from runlane.protocol import messages as m
 from tests.faults.harness import Wire, producer_wire, worker_wire
 
+from .asking import answer, commands
+
 KEY = "healthy"
-#: Seconds between two submits.
-PACE = 0.004
+#: Seconds between two submits: well below what a broker can do, so that nothing waits for what it did before.
+PACE = 0.01
 #: Runs on their way at most: on a machine that is too slow for the pace, it waits.
-MOST = 50
+MOST = 100
 
 
 def id_of(number: int) -> str:
@@ -60,9 +61,12 @@ class Ledger:
 
 
 async def produce(wire: Wire, ledger: Ledger, stop: asyncio.Event) -> None:
+    """Hand in a run when it is time for one, however the last ones fare."""
     parameters = msgspec.Raw(b'{"n":1}')
+    due = time.monotonic()
     while not stop.is_set():
-        await asyncio.sleep(PACE * random.uniform(0.5, 1.5))
+        due = max(due + PACE * random.uniform(0.5, 1.5), time.monotonic() - PACE)
+        await asyncio.sleep(due - time.monotonic())
         if ledger.number - len(ledger.finished) >= MOST:
             continue
         number = ledger.number
@@ -105,13 +109,6 @@ async def beat(wire: Wire) -> None:
         await wire.send(m.Beat())
 
 
-async def lines() -> asyncio.StreamReader:
-    """Return the input. (A thread that reads it could not be ended.)"""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    return reader
-
-
 async def main(url: str) -> None:
     """Work until the input ends."""
     place = Place(url)
@@ -123,8 +120,8 @@ async def main(url: str) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(c) for c in (work(worker, ledger), hear(producer, ledger), beat(worker))]
             producing = group.create_task(produce(producer, ledger, stop))
-            async for line in await lines():
-                print(json.dumps({"window": line.decode().strip(), **ledger.window()}), flush=True)
+            async for name in commands():
+                answer({"window": name, **ledger.window()})
             stop.set()
             await producing
             deadline = time.monotonic() + 20
@@ -132,7 +129,7 @@ async def main(url: str) -> None:
                 await asyncio.sleep(0.05)
             for task in tasks:
                 task.cancel()
-    print(json.dumps({"submitted": ledger.number, "lost": ledger.number - len(ledger.finished)}), flush=True)
+    answer({"submitted": ledger.number, "lost": ledger.number - len(ledger.finished)})
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,19 +20,20 @@ from . import raw
 from .peers import SUBSCRIBE
 from .rig import MIB, Rig, rig
 
-#: Quiet and hostile windows, in turn.
-PAIRS = 5
-#: Seconds of a quiet window.
-QUIET = 4.0
+#: Quiet and hostile windows, in turn; and how often hostile peers come in one of these: when the last are cut.
+PAIRS = 9
+WAVES = 5
+#: Seconds of a quiet window for each wave of a hostile one: that is how long one takes.
+QUIET = 6.0
 #: Seconds after which nobody waits for a peer to be cut any more.
 PATIENCE = 30.0
 
 
-async def hostile(peers: int) -> dict[str, Any]:
+async def hostile(peers: int, pairs: int = PAIRS, waves: int = WAVES) -> dict[str, Any]:
     """Do all of it, and say what came of it."""
     with tempfile.TemporaryDirectory(prefix="runlane-hostile-") as folder:
         async with rig(Path(folder)) as it:
-            figures = await _pairs(it, peers)
+            figures = await compared(it, peers, pairs, waves)
             figures |= await _half(it, 20 * peers)
             figures |= await _storm(it, 50 * peers)
             end = await it.healthy.end()
@@ -54,31 +53,29 @@ async def hostile(peers: int) -> dict[str, Any]:
 # --- Never reading, and flooding -------------------------------------------------------------------------------
 
 
-async def _pairs(it: Rig, peers: int) -> dict[str, Any]:
+async def compared(it: Rig, peers: int, pairs: int, waves: int) -> dict[str, Any]:
+    """Hold windows with hostile peers against windows without."""
     large = await _large_result(it)
-    await it.healthy.window("start")
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    await it.healthy.ask("start")
+    both: list[tuple[dict[str, Any], dict[str, Any]]] = []
     cuts: dict[str, list[float]] = {"never reading": [], "flooding": []}
-    before = it.broker.rss()
-    most = before
-    for _ in range(PAIRS):
-        quiet = await _quiet(it)
-        let_loose = asyncio.create_task(_let_loose(it.place.port, large, peers))
-        while not let_loose.done():
-            await asyncio.sleep(0.2)
+    before = most = it.broker.rss()
+    for _ in range(pairs):
+        quiet = await _quiet(it, waves * QUIET)
+        for _ in range(waves):
+            for what, seconds in (await it.peers.ask("loose", large, peers, seconds=3 * PATIENCE)).items():
+                cuts[what] += seconds
             most = max(most, it.broker.rss())
-        pairs.append((quiet, await it.healthy.window("hostile")))
-        for what, seconds in let_loose.result().items():
-            cuts[what] += seconds
+        both.append((quiet, await it.healthy.ask("hostile")))
     return {
-        "samples, quiet": sum(quiet["samples"] for quiet, _ in pairs),
-        "samples, hostile": sum(loud["samples"] for _, loud in pairs),
+        "samples, quiet": sum(quiet["samples"] for quiet, _ in both),
+        "samples, hostile": sum(loud["samples"] for _, loud in both),
         **{
-            f"ms of a healthy dispatch, quiet, {p}": statistics.median(q[p] for q, _ in pairs)
+            f"ms of a healthy dispatch, quiet, {p}": statistics.median(q[p] for q, _ in both)
             for p in ("p50", "p99")
         },
         **{
-            f"x as long meanwhile, {p} (median of {PAIRS} pairs)": statistics.median(h[p] / q[p] for q, h in pairs)
+            f"x as long meanwhile, {p} (median of {pairs} pairs)": statistics.median(h[p] / q[p] for q, h in both)
             for p in ("p50", "p99")
         },
         **{f"s until the last {what} was cut": max(seconds) for what, seconds in cuts.items()},
@@ -86,27 +83,12 @@ async def _pairs(it: Rig, peers: int) -> dict[str, Any]:
     }
 
 
-async def _let_loose(port: int, large: str, peers: int) -> dict[str, list[float]]:
-    """Have hostile peers until all of them are cut; the seconds that took, by kind."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.fuzz.peers", str(port), large, str(peers), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), 3 * PATIENCE)
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-    return json.loads(output)
-
-
-async def _quiet(it: Rig) -> dict[str, Any]:
+async def _quiet(it: Rig, seconds: float) -> dict[str, Any]:
     """Return a window in which nobody is hostile. Healthy peers that stand still even then are a fault."""
-    for _ in range(int(PATIENCE / QUIET)):
-        await asyncio.sleep(QUIET)
-        figures = await it.healthy.window("quiet")
-        if figures["samples"]:
-            return figures
-    raise AssertionError("nothing is dispatched, though nobody is hostile any more")
+    await asyncio.sleep(seconds)
+    figures = await it.healthy.ask("quiet")
+    assert figures["samples"], "nothing is dispatched, though nobody is hostile any more"
+    return figures
 
 
 async def _large_result(it: Rig) -> str:

@@ -1,24 +1,28 @@
-"""Peers that never read, and peers that flood, in a process of their own.
+"""Peers that never read, that flood, and that send malformed frames, in a process of their own.
 
-It has the lowest priority: hostile peers are on machines of theirs, and what they take from a broker is what they
-have it do, not its processor. Arguments: the broker's port, a run with a large result, how many of each kind. It
-prints one line of JSON when all have been cut: the seconds that took, by kind.
+It has the lowest priority, if it was told `aside`: hostile peers are on machines of theirs, and what they take from
+a broker is what they have it do, not its processor. Arguments: the broker's port, `aside`. Commands:
+
+    ["loose", run, count]    so many of each hostile kind (the run has a large result); the seconds until each was cut
+    ["plan", seed, count]    which frames are to be sent
+    ["send", count]          send so many of them; the counts
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from runlane.protocol import messages as m
 from runlane.protocol.codec import encode
 
 from . import raw
+from .asking import answer, commands, step_back
+from .frames import plan, send
 
 #: Seconds after which nobody waits for a peer to be cut any more.
 PATIENCE = 30.0
@@ -69,14 +73,31 @@ async def _flood(port: int, kind: str, message: bytes) -> float:
     return time.monotonic() - since
 
 
-async def main(port: int, large: str, count: int) -> None:
-    """Be hostile until all are cut."""
+async def loose(port: int, large: str, count: int) -> dict[str, list[float]]:
+    """Be hostile until all are cut; the seconds that took."""
     deaf = [_never_read(port, large) for _ in range(count)]
     loud = [_flood(port, *FLOODS[i % len(FLOODS)]) for i in range(count)]
     seconds = await asyncio.gather(*deaf, *loud)
-    print(json.dumps({"never reading": seconds[:count], "flooding": seconds[count:]}))
+    return {"never reading": seconds[:count], "flooding": seconds[count:]}
+
+
+async def main(port: int) -> None:
+    """Do what is asked."""
+    todo: Iterator[Any] = iter(())
+    async for command in commands():
+        match command:
+            case ["loose", large, count]:
+                answer(await loose(port, large, count))
+            case ["plan", seed, count]:
+                todo = plan(seed, count)
+                answer(None)
+            case ["send", count]:
+                answer(await send(port, todo, count))
+            case _:
+                raise ValueError(command)
 
 
 if __name__ == "__main__":
-    os.nice(19)
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    if "aside" in sys.argv[2:]:
+        step_back()
+    asyncio.run(main(int(sys.argv[1])))

@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import sqlite3
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from runlane.protocol import messages as m
-from tests.faults.harness import PATIENCE, Process, Site, site, within, worker_wire
+from tests.faults.harness import Process, Site, site, within, worker_wire
 from tests.storage.database import audit
 
+from .asking import Asked, asked
 from .cases import KEYS, QUEUE
 
 MIB = 2**20
-
-
-class Healthy:
-    """The process of `healthy.py`."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def window(self, name: str) -> dict[str, Any]:
-        """End a window; its figures."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{name}\n".encode())
-        return await self._line()
-
-    async def end(self) -> dict[str, Any]:
-        """Hand in nothing more, wait for what was; say how many were handed in and how many lost."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        return await self._line()
-
-    async def _line(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = await within(PATIENCE, self._process.stdout.readline())
-        assert line, "the healthy peers have ended: see above"
-        return json.loads(line)
-
-    async def close(self) -> None:
-        """See that it is gone."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +29,8 @@ class Rig:
 
     place: Site
     broker: Process
-    healthy: Healthy
+    healthy: Asked
+    peers: Asked
 
     async def settled_rss(self) -> int:
         """Return the broker's memory once what was closed is cleared away."""
@@ -122,17 +90,11 @@ async def _make_queue(place: Site) -> None:
 
 
 @asynccontextmanager
-async def rig(folder: Path) -> AsyncGenerator[Rig]:
-    """Start a broker at its defaults, and the healthy peers."""
+async def rig(folder: Path, *, aside: bool = True) -> AsyncGenerator[Rig]:
+    """Start a broker at its defaults, the healthy peers, and the others, `aside`: with the lowest priority."""
     async with site(folder) as place:
         broker = await place.broker()
         await _make_queue(place)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.fuzz.healthy", place.url,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        healthy = Healthy(process)
-        try:
-            yield Rig(place, broker, healthy)
-        finally:
-            await healthy.close()
+        places = asked("healthy", place.url), asked("peers", place.port, *(["aside"] if aside else []))
+        async with places[0] as healthy, places[1] as peers:
+            yield Rig(place, broker, healthy, peers)

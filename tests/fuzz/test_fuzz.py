@@ -10,8 +10,9 @@ import pytest
 
 from runlane.protocol import messages as m
 
-from .campaign import campaign, plan
+from .campaign import campaign
 from .cases import BAD, DECODERS, PHASES, Source, bad_frames, frames_of, table, tag_of, whole
+from .frames import plan
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
@@ -50,10 +51,10 @@ def test_the_same_seed_gives_the_same_frames() -> None:
 
 @pytest.mark.process
 def test_a_broker_bears_it_and_serves_others_meanwhile() -> None:
-    figures = asyncio.run(campaign(600, 4))
+    figures = asyncio.run(campaign(600, 4, 1.0, aside=False))
     assert figures["frames"] == 600
     assert figures["connections that were not closed"] == 0
     assert figures["lines of the log that must not be"] == 0
-    assert figures["healthy runs"] > 100
+    assert figures["healthy runs"] > 50
     assert figures["healthy runs lost"] == 0
     assert figures["other runs stuck"] == 0
