@@ -12,7 +12,7 @@ import pytest
 
 from runlane_broker.gateway import talk
 from runlane_broker.serving import deadlines
-from runlane_broker.serving.turns import PASS_SECONDS, Standing, Turns, standing_of
+from runlane_broker.serving.turns import PASS_SECONDS, REST, Standing, Turns, standing_of
 
 from .harness import SUBMISSION, WORKER, Host, Peer, authenticated, new_run, producer, run, worker
 
@@ -60,6 +60,48 @@ def test_turns_that_take_no_time_are_had_by_the_dozen() -> None:
     passes = asyncio.run(main())
     assert len(passes) < 5000 / 32
     assert max(map(len, passes)) <= 64
+
+
+def test_who_talks_in_vain_has_turns_a_fifth_of_the_time_and_strangers_have_theirs_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    rests: list[float] = []
+    had: list[str] = []
+
+    async def main() -> None:
+        nonlocal now
+        loop = asyncio.get_running_loop()
+
+        def later(seconds: float, callback: Callable[[], None]) -> None:
+            rests.append(seconds)
+            resting.append(callback)
+
+        async def in_vain() -> None:
+            nonlocal now
+            await turns.next(vain=True)
+            now += 3 * PASS_SECONDS  # the work is done in a task, after the turn
+            had.append("vain")
+
+        async def stranger() -> None:
+            await turns.next()
+            had.append("stranger")
+
+        resting: list[Callable[[], None]] = []
+        monkeypatch.setattr(loop, "call_later", later)
+        turns = Turns(lambda: now)
+        tasks = [asyncio.create_task(one()) for one in (in_vain, in_vain, stranger)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert sorted(had) == ["stranger", "vain"], "the other one waits for the end of the rest"
+        resting.pop()()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert sorted(had) == ["stranger", "vain", "vain"]
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert rests == pytest.approx([REST * 3 * PASS_SECONDS] * 2)
 
 
 def test_a_turn_that_nobody_waits_for_any_more_is_passed_on() -> None:
@@ -115,13 +157,18 @@ def test_only_who_is_not_trusted_waits() -> None:
 
 
 def is_trusted(host: Host, peer: Peer) -> bool:
+    """Say whether the broker trusts a connection."""
+    return standing(host, peer).trusted
+
+
+def standing(host: Host, peer: Peer) -> Standing:
     """Return how the broker's end of a connection stands."""
     port = peer.socket.local_address[1]
 
-    def look() -> bool:
+    def look() -> Standing:
         every = [p for p in gc.get_objects() if issubclass(type(p), deadlines.PromptWebSocket)]
         (ours,) = [p for p in every if p in p.connections and p.client[1] == port]
-        return ours._standing.trusted
+        return ours._standing
 
     return host.call(look)
 
@@ -137,6 +184,7 @@ def test_who_has_been_of_use_is_trusted_until_it_talks_in_vain(broker: Host) -> 
             assert not is_trusted(broker, peer)
             await peer.submit(new_run("edge.turns"))
             assert not is_trusted(broker, peer), "it has hardly stopped"
+            assert standing(broker, peer).vain
 
     run(main())
 

@@ -1,9 +1,9 @@
 """Peers that never read, that flood, and that send malformed frames, in a process of their own.
 
-It has the lowest priority, if it was told `aside`: hostile peers are on machines of theirs, and what they take from
-a broker is what they have it do, not its processor. Arguments: the broker's port, `aside`. Commands:
+It has the lowest priority, if it was told `aside`: hostile peers are on machines of theirs, and what they take
+from a broker is what they have it do, not its processor. Arguments: the broker's port, `aside`. Commands:
 
-    ["loose", run, count]    so many of each hostile kind (the run has a large result); the seconds until each was cut
+    ["loose", run, count]    so many of each hostile kind (the run has a large result); seconds until each was cut
     ["plan", seed, count]    which frames are to be sent
     ["send", count]          send so many of them; the counts
 """
@@ -65,11 +65,13 @@ async def _flood(port: int, kind: str, message: bytes) -> float:
             since = time.monotonic()
             await peer.send(b'{"type":"auth"}', *([SUBSCRIBE] if kind == "worker" else []))
             ending = asyncio.create_task(peer.ended())
-            while not peer.writer.transport.is_closing() and not ending.done():
-                await peer.send(message)
-                await asyncio.sleep(0)
-            ending.cancel()
-            peer.close()
+            try:
+                while not peer.writer.transport.is_closing() and not ending.done():
+                    await peer.send(message)
+                    await asyncio.sleep(0)
+            finally:
+                ending.cancel()
+                peer.close()
     return time.monotonic() - since
 
 

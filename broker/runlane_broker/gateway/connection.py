@@ -20,7 +20,7 @@ from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
 from ..access import AUTHENTICATED, Access
 from ..core.core import Core
 from ..serving.turns import standing_of
-from .outbox import Outbox
+from .outbox import HIGH_WATER, Outbox
 from .talk import Talk
 
 logger = logging.getLogger("runlane.gateway")
@@ -50,6 +50,8 @@ class Connection:
     unprocessed_limit = limits.MAX_UNPROCESSED_FRAMES
     #: Bytes that may wait to be sent.
     outbox_limit = 64 * 1024 * 1024
+    #: Bytes that may wait to be sent to a stranger before it is congested.
+    strangers_high_water = HIGH_WATER
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Connection:
         self._conversation = conversation
         self._decoder = decoder
         self._outbox = Outbox(self.outbox_limit)
+        self._outbox.high_water = self.strangers_high_water
         self._handlers: Mapping[type[m.Frame], Handler] = {}
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = asyncio.Event()
@@ -104,7 +107,7 @@ class Connection:
         if not self._outbox.put(encode(frame)):
             self.close(CloseCode.UNRESPONSIVE, "too slow: the outbox is full")
         elif self._outbox.turned_congested():
-            self._standing.trusted = False
+            self._judge()
             self.on_congested()
 
     def refuse(self, refused: FrameRefused) -> None:
@@ -125,12 +128,19 @@ class Connection:
         """Note that a frame changed nothing; a peer that goes on so is closed."""
         if not self._talk.spend(cost):
             self.silence()
-        self._standing.trusted = self._standing.trusted and self._talk.is_sparing
+        self._judge()
 
     def of_use(self) -> None:
         """Note that a frame changed something; a peer that is of use waits for no turns."""
         self._talk.become_known()
-        self._standing.trusted = self._talk.is_sparing and not self._outbox.congested
+        self._outbox.high_water = HIGH_WATER
+        self._standing.trusted = True
+        self._judge()
+
+    def _judge(self) -> None:
+        """See whether it talks in vain or takes too little; who does is not trusted until it is of use again."""
+        self._standing.vain = self._outbox.congested or not self._talk.is_sparing
+        self._standing.trusted = self._standing.trusted and not self._standing.vain
 
     def silence(self) -> None:
         """Close: it has said too much."""
@@ -247,7 +257,7 @@ class Connection:
             if not self._talk.allows(frame):
                 self.silence()
                 return
-            self._standing.trusted = self._standing.trusted and self._talk.is_sparing
+            self._judge()
             self._handlers[type(frame)](frame, size)
         except FrameRefused as exc:
             self.refuse(exc)
@@ -260,6 +270,7 @@ class Connection:
                 await self._standing.turn()
                 await self._send_all(self._outbox.take(), WRITE_SECONDS)
                 if self._outbox.turned_clear():
+                    self._judge()
                     self.on_clear()
         except TimeoutError:
             self._takes = False

@@ -7,9 +7,8 @@ from typing import Final
 
 from runlane.protocol.codec import pack
 
-#: Above this many bytes a connection counts as congested, until a quarter of it is left.
+#: Above this many bytes a connection counts as congested, as a rule, until a quarter of it is left.
 HIGH_WATER: Final = 1024 * 1024
-_LOW_WATER: Final = HIGH_WATER // 4
 
 
 class Outbox:
@@ -18,6 +17,8 @@ class Outbox:
     def __init__(self, limit: int) -> None:
         self._frames: list[bytes] = []
         self._limit = limit
+        #: Above this many bytes it is congested.
+        self.high_water = HIGH_WATER
         self._filled = asyncio.Event()
         self.congested = False
         self.bytes = 0
@@ -50,14 +51,14 @@ class Outbox:
 
     def turned_congested(self) -> bool:
         """Say, once per change, that more waits than should."""
-        if not self.congested and self.bytes > HIGH_WATER:
+        if not self.congested and self.bytes > self.high_water:
             self.congested = True
             return True
         return False
 
     def turned_clear(self) -> bool:
         """Say, once per change, that it has drained."""
-        if self.congested and self.bytes <= _LOW_WATER:
+        if self.congested and self.bytes <= self.high_water // 4:
             self.congested = False
             return True
         return False

@@ -64,6 +64,9 @@ class _Sought(NamedTuple):
 class SubmissionConnection(Connection):
     """A producer's connection; to the core it is a `Watcher`."""
 
+    #: A stranger can ask for very much, and take none of it.
+    strangers_high_water = 64 * 1024
+
     def __init__(self, socket: WebSocket, core: Core, access: Access) -> None:
         super().__init__(socket, core, access, submission_conversation(), codec.SUBMISSION_UP)
         #: What is watched, and the question of which each run expects its answer: the last that named it.

@@ -33,6 +33,8 @@ MAX_PINGS: Final = 1000
 SLICE_BYTES: Final = 4096
 #: As many of one that has to wait for its turns.
 SMALL_SLICE_BYTES: Final = 1024
+#: As many of one that talks in vain: what is in these is taken in one turn.
+TINY_SLICE_BYTES: Final = 512
 #: A ping that is due within this time is due. Seconds.
 _SOON: Final = 0.01
 #: Bytes that are looked through, after a close frame was sent, for the peer's own.
@@ -164,7 +166,7 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
         if self.disconnected or self.transport.is_closing():
             self._rest = b""
             return
-        size = SMALL_SLICE_BYTES if self._standing.waits else SLICE_BYTES
+        size = self._slice()
         data = self._rest[self._parsed : self._parsed + size]
         self._parsed += size
         if self._parsed >= len(self._rest):
@@ -173,6 +175,11 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
         if self._rest:
             self._read_no_more()
         self._next()
+
+    def _slice(self) -> int:
+        if not self._standing.waits:
+            return SLICE_BYTES
+        return TINY_SLICE_BYTES if self._standing.vain else SMALL_SLICE_BYTES
 
     def _next(self) -> None:
         """Go on, or read on, unless the application has something to take first."""
@@ -189,7 +196,7 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
             return
         self._going_on = True
         if self._standing.waits:
-            self._turns.call(self._go_on)
+            self._standing.call(self._go_on)
         else:
             self.loop.call_soon(self._go_on)
 
@@ -201,7 +208,8 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
     async def receive(self) -> Any:
         """Return the next message; go on if it was the last that has come."""
         message = await self.queue.get()
-        await self._standing.turn()
+        if not self._standing.vain:  # else it has waited for the turn in which it was parsed
+            await self._standing.turn()
         self._next()
         return message
 

@@ -3,12 +3,14 @@
 The loop does in one pass whatever is ready. With two hundred connections that all have something to say, a pass
 takes a tenth of a second, and everybody waits for its end. So a connection that has not been of use yet, or that
 talks in vain, waits for a turn, of which there are so few in a pass that it stays short; all others go on as if it
-were not there.
+were not there. Who talks in vain has turns a fifth of the time at most: he has no right to be served quickly, and
+would otherwise have the loop always at work when somebody else comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,48 +23,90 @@ EXTENSION: Final = "runlane.turns"
 PASS_SECONDS: Final = 0.0005
 #: Turns in one pass at most.
 _MOST: Final = 64
+#: After turns of those who talk in vain there are none of theirs for so many times as long as these took.
+REST: Final = 4.0
+#: (Windows counts a thread's time in sixtieths of a second.)
+_CLOCK: Final = time.perf_counter if sys.platform == "win32" else time.thread_time
+#: Passes of the loop in which a turn is worked off: it mostly wakes a task, which does the work in the next one.
+_PASSES: Final = 2
 
 
 class Turns:
-    """Gives turns in the order of asking. Lives on one event loop. `clock` gives seconds."""
+    """Gives turns in the order of asking, to strangers and to those who talk in vain apart from each other.
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self._waiting: deque[Callable[[], None]] = deque()
+    Lives on one event loop. `clock` gives seconds; those of the processor, or turns would seem long when it is
+    somebody else who keeps it busy.
+    """
+
+    def __init__(self, clock: Callable[[], float] = _CLOCK) -> None:
         self._loop = asyncio.get_running_loop()
+        self._strangers = _Line(self._loop, clock)
+        self._vain = _Line(self._loop, clock, REST)
+
+    def __repr__(self) -> str:
+        return f"<Turns, {self._strangers.count} strangers waiting, {self._vain.count} others>"
+
+    def call(self, callback: Callable[[], None], *, vain: bool = False) -> None:
+        """Call this when it is its turn: soon, and never from within."""
+        (self._vain if vain else self._strangers).add(callback)
+
+    async def next(self, *, vain: bool = False) -> None:
+        """Wait for a turn, which lasts until the caller waits for something else."""
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self.call(partial(_begin, turn), vain=vain)
+        await turn
+
+
+class _Line:
+    """Those who wait for the same turns. After each lot it rests for `rest` times as long as that took."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], rest: float = 0.0) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._rest = rest
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._at_work = False
         self._since = 0.0
         self._together = 1
 
-    def __repr__(self) -> str:
-        return f"<Turns, {len(self._waiting)} waiting>"
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
-    def call(self, callback: Callable[[], None]) -> None:
-        """Call this when it is its turn: soon, and never from within."""
+    def add(self, callback: Callable[[], None]) -> None:
+        """Call this when it is its turn."""
         self._waiting.append(callback)
-        if len(self._waiting) == 1:
-            self._since = self._clock()
-            self._together = 1
+        if not self._at_work:
+            self._at_work = True
+            self._together = self._together if self._rest else 1
             self._loop.call_soon(self._give)
-
-    async def next(self) -> None:
-        """Wait for a turn, which lasts until the caller waits for something else."""
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self.call(partial(_begin, turn))
-        await turn
 
     def _give(self) -> None:
-        """Give turns, as many as lately made for a short pass; what a turn costs is seen only in the next one."""
-        now = self._clock()
-        took, self._since = now - self._since, now
-        self._together = max(self._together // 2, 1) if took > PASS_SECONDS else min(self._together + 1, _MOST)
+        """Give turns, as many as lately made for a short pass; what a turn costs is seen only afterwards."""
+        if not self._waiting:
+            self._at_work = False
+            return
+        self._since = self._clock()
         turns = [self._waiting.popleft() for _ in range(min(self._together, len(self._waiting)))]
-        if self._waiting:
-            self._loop.call_soon(self._give)
+        self._loop.call_soon(self._given, _PASSES if self._rest else 1)
         for turn in turns:
             try:
                 turn()
             except Exception as exc:  # one connection's mistake must not cost the others their turns
                 self._loop.call_exception_handler({"message": "a turn failed", "exception": exc})
+
+    def _given(self, passes: int) -> None:
+        """See how long that took, after so many passes, and go on."""
+        if passes > 1:
+            self._loop.call_soon(self._given, passes - 1)
+            return
+        took = self._clock() - self._since
+        self._together = max(self._together // 2, 1) if took > PASS_SECONDS else min(self._together + 1, _MOST)
+        if self._rest:
+            self._loop.call_later(self._rest * took, self._give)
+        else:
+            self._give()
 
 
 class Standing:
@@ -71,9 +115,11 @@ class Standing:
     def __init__(self, turns: Turns | None) -> None:
         self._turns = turns
         self.trusted = True
+        #: It talks in vain, or takes too little of what it is sent: its turns are rare while it isn't trusted.
+        self.vain = False
 
     def __repr__(self) -> str:
-        return f"<Standing, {'trusted' if self.trusted else 'not trusted'}>"
+        return f"<Standing, {'trusted' if self.trusted else 'in vain' if self.vain else 'not trusted'}>"
 
     @property
     def waits(self) -> bool:
@@ -83,7 +129,12 @@ class Standing:
     async def turn(self) -> None:
         """Wait for a turn, if it has to."""
         if not self.trusted and self._turns is not None:
-            await self._turns.next()
+            await self._turns.next(vain=self.vain)
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Call this when it is its turn. Only for one that has to wait."""
+        assert self._turns is not None
+        self._turns.call(callback, vain=self.vain)
 
 
 def standing_of(scope: Mapping[str, Any]) -> Standing:
