@@ -152,7 +152,7 @@ MUTANTS: Final[Sequence[Mutant]] = (
         "no-persistence",
         "what must be written is tried once",
         "core/dispatching.py",
-        "if isinstance(outcome, StoreUnavailable) and not self._stopped:",
+        "if isinstance(outcome, StoreUnavailable) and not self._closed:",
         "if False:",
         test="tests/core/test_outages.py",
     ),
