@@ -15,7 +15,7 @@ INTRODUCTION_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 10.0
 #: No more is leased ahead than what a worker acknowledges within this time, nor than so many runs. Seconds.
 AHEAD_SECONDS: Final = 0.05
-MAX_AHEAD: Final = 32
+MAX_AHEAD: Final = 64
 #: How long a worker for which runs are leased ahead may leave one unacknowledged before others get those. Seconds.
 SLOW_SECONDS: Final = 0.1
 #: How long until it loses what nobody else asks for, too: it may expire, or something more urgent come. Seconds.
