@@ -118,8 +118,15 @@ class Source:
 
     def message(self, kind: type[m.Frame]) -> bytes:
         """Return a message of this frame, most often spoilt in one way."""
-        spoil = self.random.choice(_SPOILERS)
-        return spoil(self, self.frame(kind))
+        return self.spoilt(self.frame(kind))
+
+    def spoilt(self, fields: dict[str, str]) -> bytes:
+        """Return a message of these fields, most often spoilt in one way."""
+        return self.random.choice(_SPOILERS)(self, fields)
+
+    def some_id(self) -> str:
+        """Return a run's id, of nobody's that matters: reports of Prefect's clients count, whoever sends them."""
+        return uuid7(self.random.getrandbits(16), self.random.getrandbits(4))
 
 
 def whole(source: Source, fields: dict[str, str]) -> bytes:

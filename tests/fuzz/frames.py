@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from runlane.protocol.ids import uuid7
 
-from . import raw
+from . import prefect, raw
 from .cases import PHASES, Phase, Source, conversation, cuts, table
 from .healthy import id_of
 
@@ -26,8 +26,9 @@ def plan(seed: int, frames: int) -> Iterator[tuple[Phase, list[bytes]]]:
         yield phase, messages
         left -= len(messages)
     while left > 0:
-        phase = source.random.choice(PHASES)
-        messages = conversation(source, phase)[:left]
+        phase = source.random.choice((*PHASES, *prefect.PHASES))
+        said = conversation if phase in PHASES else prefect.conversation
+        messages = said(source, phase)[:left]
         yield phase, messages
         left -= len(messages)
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from runlane.protocol import messages as m
 from runlane.protocol.codec import encode
@@ -29,6 +29,7 @@ PATIENCE = 30.0
 
 _NOBODY = b"0192f3a0-5c1e-7d2a-9b3f-4e5d6c7b8a90"
 _BEAT = b'{"type":"beat","n":1}'
+AUTH = b'{"type":"auth"}'
 _FINISHED = b'{"type":"finished","id":"' + _NOBODY + b'","attempt":1,"state":{"type":"COMPLETED"}}'
 SUBSCRIBE = b'{"type":"subscribe","client_id":"hostile","keys":["hostile"],"limit":1}'
 #: What flooders say: the socket, and a message that they repeat as fast as it is taken.
@@ -38,7 +39,18 @@ FLOODS: Sequence[tuple[str, bytes]] = (
     ("worker", b"[" + b",".join([_FINISHED] * 100) + b"]"),
     ("producer", b'{"type":"submit","ref":1,"runs":[{},{},{}]}'),
     ("producer", b"[" + b",".join([b"null"] * 100) + b"]"),
+    ("taker", b'{"type":"ack"}'),
+    ("events in", b'{"id":1}'),
+    ("events out", b"{}"),
 )
+#: What is said before that.
+_OPENINGS: Final[Mapping[str, Sequence[bytes]]] = {
+    "worker": (AUTH, SUBSCRIBE),
+    "producer": (AUTH,),
+    "taker": (AUTH, b'{"type":"subscribe","client_id":"hostile-1","keys":["hostile"]}'),
+    "events in": (AUTH,),
+    "events out": (AUTH, b'{"type":"filter","filter":{},"backfill":false}'),
+}
 
 
 async def _never_read(port: int, large: str) -> float:
@@ -49,9 +61,24 @@ async def _never_read(port: int, large: str) -> float:
             peer = await raw.connect(port, "producer")
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             since = time.monotonic()
-            await peer.send(b'{"type":"auth"}')
+            await peer.send(AUTH)
             while not peer.writer.transport.is_closing():
                 await peer.send(encode(m.Watch(ids=(large,))))
+                await asyncio.sleep(0.05)
+    return time.monotonic() - since
+
+
+async def _take_no_events(port: int) -> float:
+    """Ask for the ends of all runs there are, take none; the seconds until the cut."""
+    since = time.monotonic()
+    with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+        async with asyncio.timeout(PATIENCE):
+            peer = await raw.connect(port, "events out")
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            since = time.monotonic()
+            await peer.send(AUTH, b'{"type":"filter","filter":{},"backfill":true}')
+            while not peer.writer.transport.is_closing():
+                await peer.send(b"", opcode=raw.PING)
                 await asyncio.sleep(0.05)
     return time.monotonic() - since
 
@@ -63,7 +90,7 @@ async def _flood(port: int, kind: str, message: bytes) -> float:
         async with asyncio.timeout(PATIENCE):
             peer = await raw.connect(port, kind)
             since = time.monotonic()
-            await peer.send(b'{"type":"auth"}', *([SUBSCRIBE] if kind == "worker" else []))
+            await peer.send(*_OPENINGS[kind])
             ending = asyncio.create_task(peer.ended())
             try:
                 while not peer.writer.transport.is_closing() and not ending.done():
@@ -77,7 +104,7 @@ async def _flood(port: int, kind: str, message: bytes) -> float:
 
 async def loose(port: int, large: str, count: int) -> dict[str, list[float]]:
     """Be hostile until all are cut; the seconds that took."""
-    deaf = [_never_read(port, large) for _ in range(count)]
+    deaf = [_take_no_events(port) if i % 5 == 4 else _never_read(port, large) for i in range(count)]
     loud = [_flood(port, *FLOODS[i % len(FLOODS)]) for i in range(count)]
     seconds = await asyncio.gather(*deaf, *loud)
     return {"never reading": seconds[:count], "flooding": seconds[count:]}

@@ -8,16 +8,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-PATHS: Final = {"worker": "/api/task_runs/subscriptions/scheduled", "producer": "/api/task_runs/submissions"}
+_SCHEDULED: Final = "/api/task_runs/subscriptions/scheduled"
+_RUNLANE: Final = "Sec-WebSocket-Protocol: runlane.v1\r\n"
+_PREFECT: Final = "Sec-WebSocket-Protocol: prefect\r\n"
+#: The path and the subprotocol, if any, of each socket.
+SOCKETS: Final = {
+    "worker": (_SCHEDULED, _RUNLANE),
+    "producer": ("/api/task_runs/submissions", _RUNLANE),
+    "taker": (_SCHEDULED, _PREFECT),
+    "older taker": (_SCHEDULED, ""),
+    "events in": ("/api/events/in", _PREFECT),
+    "events out": ("/api/events/out", _PREFECT),
+}
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
 
 
 def upgrade(socket: str) -> bytes:
     """Return the request that opens one of the broker's sockets."""
+    path, subprotocol = SOCKETS[socket]
     return (
-        f"GET {PATHS[socket]} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        "Sec-WebSocket-Protocol: runlane.v1\r\n\r\n"
+        f"{subprotocol}\r\n"
     ).encode()
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
 
 import msgspec
 import pytest
 
 from runlane.protocol import messages as m
+from runlane_broker.prefect.event_filters import read_subscription
+from runlane_broker.prefect.reading import read_event
 
+from . import prefect
 from .campaign import campaign
 from .cases import BAD, DECODERS, PHASES, Source, bad_frames, frames_of, table, tag_of, whole
 from .frames import plan
+from .raw import SOCKETS
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
@@ -47,6 +52,18 @@ def test_the_same_seed_gives_the_same_frames() -> None:
     first, second = (list(islice(plan(3, 2000), 500)) for _ in range(2))
     assert [phase for phase, _ in first] == [phase for phase, _ in second]
     assert sum(len(messages) for _, messages in plan(3, 2000)) == 2000
+
+
+def test_all_sockets_are_spoken_to() -> None:
+    assert {phase.socket for phase, _ in plan(5, 3000)} == set(SOCKETS)
+
+
+@pytest.mark.parametrize("kind", ["events in", "events out"])
+def test_what_is_made_for_the_sockets_of_events_is_understood_where_it_is_not_spoilt(kind: str) -> None:
+    read: Callable[[bytes], object] = {"events in": read_event, "events out": read_subscription}[kind]
+    for seed in range(30):
+        source = Source(seed)
+        assert read(whole(source, prefect.made(source, kind))) is not None
 
 
 @pytest.mark.process

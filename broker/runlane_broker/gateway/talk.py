@@ -54,6 +54,11 @@ class Talk:
         self._factor = 1.0
 
     @property
+    def has_left(self) -> bool:
+        """Whether it had not said too much when it last spoke."""
+        return self._left >= 0
+
+    @property
     def is_sparing(self) -> bool:
         """Whether it had said hardly anything of the kind when it last spoke."""
         return self._left > _SPARING * BURST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -11,11 +12,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..access import Access
 from ..core.core import Core
 from ..errors import Invalid
+from ..gateway.talk import Talk
 from ..serving.receipts import EXTENSION, Receipts
 from ..serving.sizes import allow_messages
 from ..serving.turns import standing_of
 from ..storage.operations.reporting import ReportedState
-from .handshake import SUBPROTOCOL, open_socket, receive_text
+from .handshake import SUBPROTOCOL, TRY_AGAIN, open_socket, receive_text
 from .reading import read_event
 
 logger = logging.getLogger("runlane.prefect")
@@ -26,6 +28,8 @@ MAX_EVENT_BYTES: Final = 1_600_000
 _AT_ONCE: Final = 200
 #: Events that are not understood, of one connection, which stand in the log.
 _SAID: Final = 10
+#: Seconds in which a peer takes the close frame, or is cut off.
+_CLOSE_SECONDS: Final = 1.0
 
 
 class EventsIn:
@@ -40,6 +44,8 @@ class EventsIn:
         self._reporter = core.events.reporter()
         self._receipts = _receipts(socket)
         self._standing = standing_of(socket.scope)
+        self._standing.trusted = False
+        self._talk = Talk(core.clock.monotonic)
         self._strange = 0
         self._queue: asyncio.Queue[ReportedState | None] = asyncio.Queue(_AT_ONCE)
 
@@ -62,13 +68,21 @@ class EventsIn:
             reading.cancel()
             recording.cancel()
             await asyncio.gather(reading, recording, return_exceptions=True)
+        if not self._may_go_on():
+            with suppress(TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._socket.close(TRY_AGAIN, "too many events that are not understood")
 
     async def _read(self) -> None:
         try:
-            while True:
+            while self._may_go_on():
                 await self._queue.put(self._parsed(await receive_text(self._socket)))
         except WebSocketDisconnect:
-            await self._queue.join()
+            pass
+        await self._queue.join()
+
+    def _may_go_on(self) -> bool:
+        return self._talk.has_left
 
     def _parsed(self, text: bytes) -> ReportedState | None:
         try:
@@ -78,12 +92,18 @@ class EventsIn:
             return None
 
     def _not_understood(self, why: str) -> None:
-        """Say so, but not for ever. The peer isn't closed: it would come back, and send them again."""
+        """Say so, but not for ever. Closing would have the peer come back; so it takes very many of them."""
         self._strange += 1
-        self._standing.trusted = False
+        self._talk.spend(1.0)
+        self._judge(of_use=False)
         if self._strange <= _SAID:
             more = "; no more is said of this connection" if self._strange == _SAID else ""
             logger.warning("an event was not understood: %s%s", why, more)
+
+    def _judge(self, *, of_use: bool) -> None:
+        """Who is of use is trusted, unless he talks in vain."""
+        self._standing.vain = not self._talk.is_sparing
+        self._standing.trusted = (of_use or self._standing.trusted) and not self._standing.vain
 
     async def _record(self) -> None:
         while True:
@@ -93,6 +113,8 @@ class EventsIn:
             reports = [report for report in batch if report is not None]
             if reports:
                 await self._reporter.record(reports)
+                self._talk.become_known()
+                self._judge(of_use=True)
             self._receipts.settle(len(batch))
             for _ in batch:
                 self._queue.task_done()

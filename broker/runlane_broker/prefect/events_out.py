@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..access import Access
+from ..clock import Clock
 from ..errors import Invalid, StoreUnavailable
+from ..gateway.talk import Talk
+from ..serving.turns import standing_of
 from .event_filters import Subscription, read_subscription
 from .feed import EndEvent, EndFeed
 from .handshake import POLICY_VIOLATION, TRY_AGAIN, open_socket, receive_text
@@ -17,16 +21,21 @@ from .handshake import POLICY_VIOLATION, TRY_AGAIN, open_socket, receive_text
 #: Events that may wait for a client. One that is slower is told to come back: it gets what it has missed then.
 _WAITING: Final = 20_000
 #: How long a message may take to be taken, in seconds.
-_WRITE_SECONDS: Final = 10.0
+_WRITE_SECONDS: Final = 5.0
+#: How long a closing connection may take to say so, in seconds.
+_CLOSE_SECONDS: Final = 1.0
 
 
 class EventsOut:
     """One connection: a filter comes in, events go out."""
 
-    def __init__(self, socket: WebSocket, feed: EndFeed, access: Access) -> None:
+    def __init__(self, socket: WebSocket, feed: EndFeed, access: Access, clock: Clock) -> None:
         self._socket = socket
         self._feed = feed
         self._access = access
+        self._standing = standing_of(socket.scope)
+        self._standing.trusted = False
+        self._talk = Talk(clock.monotonic)
         self._waiting: list[EndEvent] = []
         self._wake = asyncio.Event()
 
@@ -59,13 +68,18 @@ class EventsOut:
             leaving.cancel()
             sending.cancel()
             await asyncio.gather(leaving, sending, return_exceptions=True)
-        if not sending.cancelled() and isinstance(sending.exception(), StoreUnavailable | TimeoutError | Invalid):
-            await self._socket.close(TRY_AGAIN, "come back")
+        failed = None if sending.cancelled() else sending.exception()
+        if isinstance(failed, StoreUnavailable | TimeoutError | Invalid) or not self._talk.has_left:
+            with suppress(TimeoutError):  # who takes nothing doesn't take this
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._socket.close(TRY_AGAIN, "come back")
 
     async def _leave(self) -> None:
-        """Wait for the end of the connection; nothing else is expected."""
-        while True:
+        """Wait for the end of the connection; nothing else is expected, and little of it is borne."""
+        while self._talk.spend(1.0):
             await receive_text(self._socket)
+            self._standing.trusted = False
+            self._standing.vain = not self._talk.is_sparing
 
     async def _send(self, subscription: Subscription) -> None:
         """Send what has ended before, then what ends; what is both, once."""
@@ -76,6 +90,7 @@ class EventsOut:
                 for event in events:
                     sent.add(event.id)
                     await self._send_event(event, subscription)
+        self._standing.trusted = not self._standing.vain
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -89,5 +104,6 @@ class EventsOut:
 
     async def _send_event(self, event: EndEvent, subscription: Subscription) -> None:
         if subscription.filter.wants(event):
+            await self._standing.turn()
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._socket.send({"type": "websocket.send", "text": event.message})

@@ -28,6 +28,6 @@ def event_sockets(core: Core, access: Access) -> list[WebSocketRoute]:
         await EventsIn(socket, core, access).run()
 
     async def events_out(socket: WebSocket) -> None:
-        await EventsOut(socket, feed, access).run()
+        await EventsOut(socket, feed, access, core.clock).run()
 
     return [WebSocketRoute("/api/events/in", events_in), WebSocketRoute("/api/events/out", events_out)]

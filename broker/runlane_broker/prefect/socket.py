@@ -23,15 +23,16 @@ from ..core.registry import Session
 from ..gateway.connection import receive_text
 from ..gateway.talk import Talk
 from ..serving.direct import direct_way
+from ..serving.turns import standing_of
 from ..storage.run_records import RunRecord
 from .dialect import AUTH_SUCCESS, SUBPROTOCOL, Auth, Dialect, Message, Phase, Subscribe, Word
 
 logger = logging.getLogger("runlane.prefect")
 
 #: A message that a peer does not take within this time: it is too slow. Seconds.
-_WRITE_SECONDS: Final = 10.0
+_WRITE_SECONDS: Final = 5.0
 #: How long a closing connection may take to say so. Seconds.
-_CLOSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 1.0
 
 #: These workers give up on any other code.
 _CODES: Final = frozenset(
@@ -65,6 +66,8 @@ class TakerConnection:
         self._closed = asyncio.Event()
         self._gone = False
         self._talk = Talk(core.clock.monotonic)
+        self._standing = standing_of(socket.scope)
+        self._standing.trusted = False
 
     def __repr__(self) -> str:
         return f"<TakerConnection {self._dialect!r}, {self._session!r}>"
@@ -119,9 +122,16 @@ class TakerConnection:
             self._core.sessions.seen(self._session)
             if self._core.taking.acknowledged(self._session):
                 self._talk.become_known()
+                self._judge(of_use=True)
                 return
         if not self._talk.spend(1.0):
             self.close(CloseCode.OVERLOADED, "too many acknowledgements of nothing")
+        self._judge(of_use=False)
+
+    def _judge(self, *, of_use: bool) -> None:
+        """Who is of use is trusted, unless he talks in vain."""
+        self._standing.vain = not self._talk.is_sparing
+        self._standing.trusted = (of_use or self._standing.trusted) and not self._standing.vain
 
     # Down: TakerPort -----------------------------------------------------------------------------------------
 
