@@ -62,7 +62,7 @@ def test_turns_that_take_no_time_are_had_by_the_dozen() -> None:
     assert max(map(len, passes)) <= 64
 
 
-def test_who_talks_in_vain_has_turns_a_fifth_of_the_time_and_strangers_have_theirs_meanwhile(
+def test_who_talks_in_vain_has_turns_a_quarter_of_the_time_and_strangers_have_theirs_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0

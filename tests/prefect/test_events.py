@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from runlane_broker.gateway import talk
 from runlane_broker.storage.operations.reporting import RecordReports
 from runlane_broker.storage.queue_records import queue_key
 from tests.edges.harness import PATIENCE, TOKEN, Host
@@ -333,3 +334,33 @@ def test_the_auth_string_is_the_token(tmp_path: Path) -> None:
         assert host.http.get("/api/admin/storage", headers={"Authorization": "Basic ?"}).status_code == 401
     finally:
         host.stop()
+
+
+# --- In vain --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_who_talks_in_vain_without_end_is_told_to_come_back(
+    host: Host, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "BURST", 400.0 * talk.STRANGER)
+    monkeypatch.setattr(talk, "RATE", 0.001)
+    with opened(host, way) as socket:
+        if way == "out":
+            socket.send('{"type": "filter", "filter": {}}')
+        with suppress(ConnectionClosed):
+            for _ in range(200):
+                socket.send('{"id": 1}')
+        with pytest.raises(ConnectionClosed):
+            socket.recv(PATIENCE)
+        assert socket.close_code == 1013
+
+
+def test_a_few_events_that_are_not_understood_close_nothing(host: Host) -> None:
+    run_id = str(uuid4())
+    with opened(host, "in") as socket:
+        for _ in range(50):
+            socket.send('{"id": 1}')
+        socket.send(json.dumps(event(run_id, "RUNNING")))
+        assert socket.ping().wait(PATIENCE)
+    assert state(host, run_id) == "Running"

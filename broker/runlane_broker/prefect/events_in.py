@@ -28,6 +28,8 @@ MAX_EVENT_BYTES: Final = 1_600_000
 _AT_ONCE: Final = 200
 #: Events that are not understood, of one connection, which stand in the log.
 _SAID: Final = 10
+#: What one costs.
+_VAIN_EVENT: Final = 4.0
 #: Seconds in which a peer takes the close frame, or is cut off.
 _CLOSE_SECONDS: Final = 1.0
 
@@ -94,7 +96,7 @@ class EventsIn:
     def _not_understood(self, why: str) -> None:
         """Say so, but not for ever. Closing would have the peer come back; so it takes very many of them."""
         self._strange += 1
-        self._talk.spend(1.0)
+        self._talk.spend(_VAIN_EVENT)
         self._judge(of_use=False)
         if self._strange <= _SAID:
             more = "; no more is said of this connection" if self._strange == _SAID else ""

@@ -22,6 +22,8 @@ from .handshake import POLICY_VIOLATION, TRY_AGAIN, open_socket, receive_text
 _WAITING: Final = 20_000
 #: How long a message may take to be taken, in seconds.
 _WRITE_SECONDS: Final = 5.0
+#: What a message costs after the filter: none is expected.
+_VAIN_WORD: Final = 10.0
 #: How long a closing connection may take to say so, in seconds.
 _CLOSE_SECONDS: Final = 1.0
 
@@ -76,7 +78,7 @@ class EventsOut:
 
     async def _leave(self) -> None:
         """Wait for the end of the connection; nothing else is expected, and little of it is borne."""
-        while self._talk.spend(1.0):
+        while self._talk.spend(_VAIN_WORD):
             await receive_text(self._socket)
             self._standing.trusted = False
             self._standing.vain = not self._talk.is_sparing

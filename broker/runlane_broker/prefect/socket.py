@@ -34,6 +34,8 @@ _WRITE_SECONDS: Final = 5.0
 #: How long a closing connection may take to say so. Seconds.
 _CLOSE_SECONDS: Final = 1.0
 
+#: What it costs to acknowledge nothing.
+_VAIN_ACK: Final = 4.0
 #: These workers give up on any other code.
 _CODES: Final = frozenset(
     {
@@ -124,7 +126,7 @@ class TakerConnection:
                 self._talk.become_known()
                 self._judge(of_use=True)
                 return
-        if not self._talk.spend(1.0):
+        if not self._talk.spend(_VAIN_ACK):
             self.close(CloseCode.OVERLOADED, "too many acknowledgements of nothing")
         self._judge(of_use=False)
 

@@ -3,8 +3,8 @@
 The loop does in one pass whatever is ready. With two hundred connections that all have something to say, a pass
 takes a tenth of a second, and everybody waits for its end. So a connection that has not been of use yet, or that
 talks in vain, waits for a turn, of which there are so few in a pass that it stays short; all others go on as if it
-were not there. Who talks in vain has turns a fifth of the time at most: he has no right to be served quickly, and
-would otherwise have the loop always at work when somebody else comes.
+were not there. Who talks in vain has turns a quarter of the time at most: he need not be served quickly, and would
+otherwise have the loop always at work when somebody else comes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PASS_SECONDS: Final = 0.0005
 #: Turns in one pass at most.
 _MOST: Final = 64
 #: After turns of those who talk in vain there are none of theirs for so many times as long as these took.
-REST: Final = 4.0
+REST: Final = 3.0
 #: (Windows counts a thread's time in sixtieths of a second.)
 _CLOCK: Final = time.perf_counter if sys.platform == "win32" else time.thread_time
 #: Passes of the loop in which a turn is worked off: it mostly wakes a task, which does the work in the next one.
