@@ -20,6 +20,7 @@ from runlane_broker.orchestration.policies import MARK_LATE
 from runlane_broker.orchestration.runs import Bookkeeping, CurrentState, Retries, Run, RunKind
 from runlane_broker.storage.operations.handing_out import Asked, HandOutOfQueue
 from runlane_broker.storage.operations.late import (
+    FILTER_FULL,
     NO_QUEUE,
     NO_WORKER,
     NOT_POLLED,
@@ -49,6 +50,7 @@ from ..support import SECOND, START, make_run, new_database
 from .database import FAILED, Database
 from .flow_runs import insert_flow_runs, set_state
 from .surface_conformance import task_run
+from .test_queues import ONE, insert_deployments
 from .test_sqlite import open_database
 
 PATIENCE = 15 * SECOND
@@ -277,6 +279,28 @@ def test_a_claim_is_no_slot_and_no_reason(db: Database, path: Path) -> None:
     assert len(db.do(HandOutOfQueue(queue_id, Asked(5, claim_seconds=60))).runs) == 1
     assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE)) == 1
     assert NOT_TAKEN in message(db, run_id)
+
+
+@pytest.mark.parametrize(("limit", "held"), [(1, True), (2, False)])
+@pytest.mark.parametrize("of_queue", [{}, {"concurrency_limit": 0}])
+def test_a_run_that_a_full_filter_holds_back_says_so(
+    db: Database, path: Path, limit: int, held: bool, of_queue: dict[str, Any]
+) -> None:
+    own = db.do(CreateQueue(None, "own", of_queue))
+    db.do(CreateQueue(None, "f", {"filter": '{"tags":["a"]}', "concurrency_limit": limit}))
+    insert_deployments(path)
+    mine = {"deployment_id": ONE, "work_queue_id": own}
+    tagged, plain, _ = insert_flow_runs(
+        path,
+        {**mine, "tags": '["a"]'},
+        mine,
+        {**mine, "tags": '["a"]', "state_type": "RUNNING", "work_queue_id": None},
+    )
+    db.clock.advance(20)
+    assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=PATIENCE)) == 2
+    usual = QUEUE_FULL if of_queue else NOT_POLLED
+    assert (FILTER_FULL.format("f") if held and not of_queue else usual) in message(db, tagged)
+    assert usual in message(db, plain)
 
 
 def test_a_flow_run_without_a_queue_waits_for_nobody(db: Database, path: Path) -> None:

@@ -17,7 +17,8 @@ import msgspec
 
 from ..queries import Query
 from ..queries import late as q
-from ..queue_records import POLLED_RECENTLY
+from ..queries import queues as qq
+from ..queue_records import POLLED_RECENTLY, FullFilter, full_filters
 from ..transaction import Transaction
 from .base import Chore
 from .pushing import start_limits
@@ -37,11 +38,16 @@ QUEUE_PAUSED: Final = "the work queue is paused"
 POOL_PAUSED: Final = "the work pool is paused"
 QUEUE_FULL: Final = "the concurrency limit of the work queue is reached"
 POOL_FULL: Final = "the concurrency limit of the work pool is reached"
+#: Of a queue that finds the run by its filter.
+FILTER_FULL: Final = "the concurrency limit of the work queue {!r}, which finds it by its filter, is reached"
 NOT_POLLED: Final = "nobody polls the work queue"
 NOT_TAKEN: Final = "those who poll the work queue have not started it"
 
+#: For these a run is refused before anybody looks at filters.
+_CLOSED: Final = frozenset((QUEUE_PAUSED, POOL_PAUSED, QUEUE_FULL, POOL_FULL))
+
 _decode_task_runs = msgspec.json.Decoder(list[tuple[str, int, str]]).decode
-_decode_flow_runs = msgspec.json.Decoder(list[tuple[str, int, str | None, int | None]]).decode
+_decode_flow_runs = msgspec.json.Decoder(list[tuple[str, int, str | None, int | None, str, str | None]]).decode
 _encode = msgspec.json.Encoder().encode
 _place = itemgetter(1, 0)
 
@@ -141,12 +147,19 @@ class MarkFlowRunsLate(_MarkLate):
 
     def _judge(self, tx: Transaction) -> Callable[..., str | None]:
         reasons: dict[str | None, str] = {None: NO_QUEUE}
+        full = _full_filters(tx)
 
-        def why(run_id: str, due: int, queue_id: str | None, patience: int | None) -> str | None:
+        def why(
+            run_id: str, due: int, queue_id: str | None, patience: int | None, tags: str, deployment_id: str | None
+        ) -> str | None:
             if due > tx.now - (self.patience if patience is None else patience):
                 return None
             if queue_id is not None and queue_id not in reasons:
                 reasons[queue_id] = _reason(tx, run_id, queue_id, self.reasons)
+            if full and reasons[queue_id] not in _CLOSED:
+                for one in full:
+                    if one.filter.takes(tags, deployment_id):
+                        return FILTER_FULL.format(one.name)
             return reasons[queue_id]
 
         return why
@@ -180,6 +193,11 @@ def _write(tx: Transaction, insert_states: Query, mark: Query, ids: Sequence[str
 def _numbered(first: str) -> tuple[str, int]:
     """Return an id's prefix and, of the random digits behind it, a number from which to count on."""
     return first[:24], int(first[24:], 16) >> 1
+
+
+def _full_filters(tx: Transaction) -> tuple[FullFilter, ...]:
+    """Return the queues that hold back what they find by their filters."""
+    return full_filters(tx.rows(qq.read_limited_filters, {}), lambda: tx.rows(qq.read_started, {}))
 
 
 def _reason(tx: Transaction, run_id: str, queue_id: str, reasons: Mapping[str, str]) -> str:

@@ -68,10 +68,14 @@ def overdue_task_runs() -> Executable:
 
 
 def overdue_flow_runs() -> Executable:
-    """Return id, due time, queue and the queue's own patience of flow runs, as one JSON text."""
+    """Return flow runs, as one JSON text.
+
+    Id, due time, queue, the queue's own patience, and what filters look at: tags and deployment.
+    """
     queue = work_queue.c
-    runs = _overdue(FLOW_RUN, flow_run.c.work_queue_id, queue.late_after)
-    return as_json(runs.outerjoin(work_queue, queue.id == flow_run.c.work_queue_id))
+    run = flow_run.c
+    runs = _overdue(FLOW_RUN, run.work_queue_id, queue.late_after, run.tags, run.deployment_id)
+    return as_json(runs.outerjoin(work_queue, queue.id == run.work_queue_id))
 
 
 #: What `runs` holds: the ids of runs.
