@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runlane.protocol.ids import is_id
 from runlane.protocol.states import StateType
 from runlane_broker.orchestration.common_rules import propose_late
 from runlane_broker.orchestration.decide import decide
@@ -46,7 +47,7 @@ from runlane_broker.storage.queries.late import overdue_flow_runs, overdue_task_
 from runlane_broker.storage.sqlite import Compiler
 from runlane_broker.storage.tables import FLOW_RUN
 
-from ..support import SECOND, START, make_run, new_database
+from ..support import SECOND, START, make_run, new_database, new_id
 from .database import FAILED, Database
 from .flow_runs import insert_flow_runs, set_state
 from .surface_conformance import task_run
@@ -122,6 +123,35 @@ def test_what_is_written_is_what_the_policy_for_late_runs_says(db: Database) -> 
     assert written.state.details.scheduled_time == after.state.due == after.due
     assert written.books.expected_start_time == after.expected_start_time
     assert written.effects == (), "nobody has to be told: it is dispatched as before"
+
+
+def test_each_late_state_has_an_id_and_a_time_of_its_own_and_what_follows_is_later(db: Database) -> None:
+    runs = [db.queued(due=START + i) for i in range(3)]
+    db.clock.advance(20)
+    mark_all(db, MarkTaskRunsLate(PATIENCE))
+    late = db.query("SELECT id, task_run_id, timestamp FROM task_run_state WHERE name = 'Late' ORDER BY id")
+    first = late[0][2]
+    assert [(run_id, timestamp) for _, run_id, timestamp in late] == [
+        (one, first + i) for i, one in enumerate(runs)
+    ]
+    assert all(is_id(state_id) for state_id, _, _ in late)
+    db.lease(db.session(), runs[0])
+    assert db.run(runs[0]).state.timestamp > first + 2
+
+
+def test_a_late_state_knows_what_the_one_before_knew_but_for_the_clients_word(db: Database, path: Path) -> None:
+    run_id = db.queued()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO task_run_state (id, task_run_id, type, name, timestamp, attempt, details) "
+            "SELECT ?, id, state_type, state_name, state_timestamp + 1, attempt, ? FROM task_run",
+            [state_id := new_id(), '{"transition_id":"once","retry_type":"reschedule"}'],
+        )
+        connection.execute("UPDATE task_run SET state_id = ?", [state_id])
+    db.clock.advance(20)
+    mark_all(db, MarkTaskRunsLate(PATIENCE))
+    assert db.query("SELECT details FROM task_run_state WHERE name = 'Late'") == [('{"retry_type":"reschedule"}',)]
+    assert db.names(run_id)[-1] == "Late"
 
 
 @pytest.mark.parametrize("state", ["leased", "running", "finished", "AwaitingRetry", "Requeued"])

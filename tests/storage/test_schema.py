@@ -228,6 +228,18 @@ def test_the_migrations_build_the_very_tables_of_the_metadata(tmp_path: Path) ->
     assert found == expected
 
 
+@pytest.mark.parametrize("kind", ["task_run", "flow_run"])
+def test_no_check_of_a_state_makes_a_table_for_every_row(path: Path, kind: str) -> None:
+    upgrade(path)
+    columns = f"id, {kind}_id, type, name, timestamp, attempt"
+    row = f"INSERT INTO {kind}_state ({columns}) VALUES ('a', 'b', {{}}, 'x', 1, 1)"
+    opcodes = {opcode for _, opcode, *_ in ask(path, "EXPLAIN " + row.format("'RUNNING'"))}
+    assert "Halt" in opcodes
+    assert "OpenEphemeral" not in opcodes
+    with pytest.raises(sqlite3.IntegrityError, match=f"ck_{kind}_state_type"):
+        ask(path, row.format("'NONSENSE'"))
+
+
 # --- Files that are refused ---------------------------------------------------------------------------------
 
 
