@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from msgspec import Struct, field
@@ -44,12 +45,14 @@ NO_DETAILS: Final = StateDetails()
 TIMES: Final = frozenset({"scheduled_time", "cache_expiration", "pause_timeout"})
 
 _NAMES: Final = tuple(name for name in StateDetails.__struct_fields__ if name != "others")
+_known: Final = attrgetter(*_NAMES)
+_DEFAULTS: Final = _known(NO_DETAILS)
 
 
 def dump(details: StateDetails) -> dict[str, Any]:
     """Return what the details say, by name: fields that have their default are left out."""
-    named = ((name, getattr(details, name)) for name in _NAMES)
-    return {**details.others, **{name: value for name, value in named if value != getattr(NO_DETAILS, name)}}
+    known = zip(_NAMES, _known(details), _DEFAULTS, strict=True)
+    return {**details.others, **{name: value for name, value, default in known if value != default}}
 
 
 def load(values: Mapping[str, Any]) -> StateDetails:
