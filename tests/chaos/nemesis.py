@@ -155,7 +155,14 @@ class Nemesis:
         await process.line(HEARS_SIGNALS, PATIENCE)
         process.terminate()
         self.exits.append((party.name, await process.wait(END_SECONDS)))
+        if self._broker_is_away:  # then nobody has heard its reports: it waits for a broker as long as it may drain
+            self._fleet.hurt("left-alone", party)
         await self._fleet.start(party)
+
+    @property
+    def _broker_is_away(self) -> bool:
+        broker = self._fleet.broker
+        return "broker" in self._busy or broker is None or not broker.is_running
 
     # --- Network ------------------------------------------------------------------------------------------
 
