@@ -155,9 +155,7 @@ class Nemesis:
         await process.line(HEARS_SIGNALS, PATIENCE)
         process.terminate()
         self.exits.append((party.name, await process.wait(END_SECONDS)))
-        if (
-            self._broker_is_away
-        ):  # then nobody has heard its reports: it waits for a broker as long as it may drain
+        if self._broker_is_away:  # nobody has heard its reports, though it has waited as long as it may drain
             self._fleet.hurt("left-alone", party)
         await self._fleet.start(party)
 
