@@ -176,6 +176,8 @@ class Verdict:
     extra: list[Execution]
     #: Seconds from what was done to a worker until the last of its runs was started elsewhere, by kind.
     takeovers: dict[str, list[float]]
+    #: Those among them while nothing was done to the broker or its database, either: each of that takes its time.
+    undisturbed: dict[str, list[float]]
 
     @property
     def costs(self) -> tuple[int, int]:
@@ -220,7 +222,10 @@ def judge(folder: Path, database: Path, figures: Figures, *, quiet: bool = True,
         f"{len(extra)} of {len(done)} executions ({share:.3%}), {len(unexplained)} with nothing done to the worker"
     )
     figures.say("executed in vain", what)
-    return Verdict(found, done, extra, _takeovers(events, done, extra))
+    takeovers = _takeovers(events, done, extra)
+    outages = list(_outages(read(folder / "nemesis.jsonl")))
+    calm = [it for it in takeovers if not any(it.overlaps(*outage) for outage in outages)]
+    return Verdict(found, done, extra, _by_kind(takeovers), _by_kind(calm))
 
 
 def _wrong_results(found: Tables) -> Iterator[str]:
@@ -242,8 +247,37 @@ def _complaints(folder: Path) -> Iterator[str]:
             yield f"{path.name}: {len(bad)} complaints, the first: {bad[0]}"
 
 
-def _takeovers(events: list[j.Event], done: list[Execution], extra: list[Execution]) -> dict[str, list[float]]:
-    """Seconds from what was done to a worker until the last of its runs was started elsewhere, by kind."""
+@dataclass(frozen=True)
+class _Takeover:
+    """From what was done to a worker until the last of its runs was started elsewhere."""
+
+    kind: str
+    since: float
+    until: float
+
+    def overlaps(self, since: float, until: float) -> bool:
+        return self.since <= until and since <= self.until
+
+
+def _outages(events: list[Event]) -> Iterator[tuple[float, float]]:
+    """From when until when something was done to the broker or its database, and the start that follows a kill."""
+    until = {}
+    for event in reversed(events):
+        at = event["monotonic_ns"] / 1e9
+        if event["event"] == "healed":
+            until[_key(event)] = at
+        elif not event["parties"]:
+            yield at, until.get(_key(event), at) + _AFTERMATH
+
+
+def _by_kind(takeovers: Iterable[_Takeover]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for it in takeovers:
+        found[it.kind].append(it.until - it.since)
+    return found
+
+
+def _takeovers(events: list[j.Event], done: list[Execution], extra: list[Execution]) -> list[_Takeover]:
     faults: dict[str, list[j.Fault]] = defaultdict(list)
     for event in events:
         if isinstance(event, j.Fault):
@@ -251,20 +285,17 @@ def _takeovers(events: list[j.Event], done: list[Execution], extra: list[Executi
     starts: dict[str, list[Execution]] = defaultdict(list)
     for execution in done:
         starts[execution.run].append(execution)
-    worst: dict[tuple[str, j.Fault], float] = {}
+    last: dict[j.Fault, float] = {}
     for before in extra:
         after = min((e.started for e in starts[before.run] if e.attempt > before.attempt), default=None)
         causes = [f for f in faults[str(before.pid)] if after is not None and before.started <= f.at <= after]
         if after is not None and causes:
-            place = (causes[0].what, causes[0])
-            worst[place] = max(worst.get(place, 0.0), after - causes[0].at)
-    found: dict[str, list[float]] = defaultdict(list)
-    for (kind, _), seconds in worst.items():
-        found[kind].append(seconds)
-    return found
+            last[causes[0]] = max(last.get(causes[0], 0.0), after)
+    return [_Takeover(cause.what, cause.at, until) for cause, until in last.items()]
 
 
 def say_takeovers(verdict: Verdict, figures: Figures) -> None:
     """Say how long takeovers took, by kind."""
     for kind, seconds in sorted(verdict.takeovers.items()):
         figures.say(f"started elsewhere after {kind}", spread(seconds))
+        figures.say("    while the broker was left alone", spread(verdict.undisturbed.get(kind, [])))
