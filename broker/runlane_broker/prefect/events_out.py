@@ -89,6 +89,7 @@ class EventsOut:
         sent: set[str] = set()
         if subscription.backfill:
             async for events in self._feed.before(wanted.since):
+                await self._standing.turn()
                 for event in events:
                     sent.add(event.id)
                     await self._send_event(event, subscription)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -26,8 +27,8 @@ from ..storage.run_records import RunRecord
 from ..storage.tables import TASK_RUN
 from .reading import TASK_RUN_PREFIX
 
-#: Runs that are read together.
-_PAGE: Final = 200
+#: Runs that are read together: so few that nobody notices how long it takes to make records of them.
+_PAGE: Final = 25
 
 #: An end that is recorded so long after it was, in microseconds, is late; so many of these are remembered.
 _LATE: Final = 1_000_000
@@ -39,14 +40,22 @@ _OF_STATE: Final = ("type", "name", "message", "state_details", "data")
 _encode = msgspec.json.Encoder().encode
 
 
-class EndEvent(msgspec.Struct, frozen=True):
+class EndEvent:
     """The end of a run, as an event. `message` is what is sent; the rest is what filters look at."""
 
-    id: str
-    occurred: Micros
-    name: str
-    resource_id: str
-    message: str
+    def __init__(self, run: RunRecord) -> None:
+        self._run = run
+        self.id: Final = run.state.id
+        self.name: Final = f"{TASK_RUN_PREFIX}{run.state.name}"
+        self.resource_id: Final = f"{TASK_RUN_PREFIX}{run.id}"
+
+    def __repr__(self) -> str:
+        return f"<EndEvent {self.name} of {self.resource_id}>"
+
+    @cached_property
+    def message(self) -> str:
+        """The event as JSON. Made once for all who want it, and not at all where nobody does."""
+        return _rendered(self._run, self)
 
 
 Listener = Callable[[Sequence[EndEvent]], None]
@@ -85,11 +94,11 @@ class EndFeed:
         while runs := await self._reader.ended(at, after, _PAGE):
             at, after = runs[-1].end_time or at, runs[-1].id
             seen.update(run.id for run in runs)
-            yield [end_event(run) for run in runs if run.state.type in FINAL]
+            yield [EndEvent(run) for run in runs if run.state.type in FINAL]
         late = [run_id for recorded, run_id in self._late if recorded >= since and run_id not in seen]
         for start in range(0, len(late), _PAGE):
             runs = await self._reader.those(late[start : start + _PAGE])
-            yield [end_event(run) for run in runs if run.state.type in FINAL]
+            yield [EndEvent(run) for run in runs if run.state.type in FINAL]
 
     def _finished(self, run: FinalRun) -> None:
         now = self._core.clock.now()
@@ -112,7 +121,7 @@ class EndFeed:
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 del self._ended[: len(page)]
-                self._tell([end_event(run) for run in runs if run.state.type in FINAL])
+                self._tell([EndEvent(run) for run in runs if run.state.type in FINAL])
         finally:
             self._reading = None
 
@@ -121,20 +130,17 @@ class EndFeed:
             listener(events)
 
 
-def end_event(run: RunRecord) -> EndEvent:
-    """Return the end of a run as an event."""
+def _rendered(run: RunRecord, of: EndEvent) -> str:
     state = run.state
-    resource_id = f"{TASK_RUN_PREFIX}{run.id}"
-    name = f"{TASK_RUN_PREFIX}{state.name}"
     occurred = to_datetime(state.timestamp)
     shown = render_state(state, TASK_RUN)
     event = {
         "id": state.id,
         "occurred": occurred,
         "received": occurred,
-        "event": name,
+        "event": of.name,
         "resource": {
-            "prefect.resource.id": resource_id,
+            "prefect.resource.id": of.resource_id,
             "prefect.resource.name": run.name,
             "prefect.run-count": str(run.run_count),
             "prefect.state-message": state.message or "",
@@ -152,8 +158,7 @@ def end_event(run: RunRecord) -> EndEvent:
         },
         "follows": None,
     }
-    message = _encode({"type": "event", "event": event}).decode()
-    return EndEvent(state.id, state.timestamp, name, resource_id, message)
+    return _encode({"type": "event", "event": event}).decode()
 
 
 def _related(run: RunRecord) -> list[dict[str, str]]:
