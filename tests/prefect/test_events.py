@@ -125,6 +125,14 @@ def test_a_clock_that_is_ahead_dates_nothing_else(host: Host) -> None:
     assert datetime.fromisoformat(shown) < datetime.now(UTC) + timedelta(seconds=60)
 
 
+def test_a_clock_that_was_never_set_dates_the_run_as_it_dates_the_history(host: Host) -> None:
+    run_id = str(uuid4())
+    report(host, {**event(run_id, "RUNNING"), "occurred": "0001-01-01T00:00:00Z"})
+    (only,) = host.http.get(f"/api/task_run_states/?task_run_id={run_id}").json()
+    run = host.http.get(f"/api/task_runs/{run_id}").json()
+    assert run["state"]["timestamp"] == only["timestamp"] == run["start_time"]
+
+
 def test_a_retry_that_its_client_waits_for_is_not_handed_out(host: Host) -> None:
     run_id = str(uuid4())
     report(host, event(run_id, "RUNNING", at=-2), event(run_id, "SCHEDULED", "AwaitingRetry"))

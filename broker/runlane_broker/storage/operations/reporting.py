@@ -100,8 +100,8 @@ class _Recorder:
         row = read_row(self._tx, TASK_RUN, report.run.id)
         if row is None and (known_as := of_that_name(self._tx, report.run)) is not None:
             row = read_row(self._tx, TASK_RUN, known_as)
-        # A clock that is ahead must not date what comes after it.
-        at = min(report.occurred, self._tx.now)
+        # A clock that is ahead must not date what comes after it; and what is before 1970 is no time of ours.
+        at = min(max(report.occurred, 1), self._tx.now)
         if row is None:
             self._insert(report, at)
             return
