@@ -436,10 +436,13 @@ def _run(command: list[str], root: Path) -> subprocess.CompletedProcess[str]:
 def main() -> int:
     """Hunt all of them, or those that are named, and show what found each."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
-    parser.add_argument("names", nargs="*")
+    known = [mutant.name for mutant in MUTANTS]
+    parser.add_argument("names", nargs="*", help=f"only these; there are {', '.join(known)}")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
+    if unknown := sorted(set(args.names) - set(known)):
+        parser.error(f"there is no mutant {unknown[0]!r}; there are {', '.join(known)}")
     chosen = [mutant for mutant in MUTANTS if not args.names or mutant.name in args.names]
     seen = survived = 0
     with ThreadPoolExecutor(args.jobs) as pool:

@@ -73,7 +73,7 @@ class Report:
             ("time", f"{self.seconds:.2f} s, {count / self.seconds:,.0f} runs/s"),
             (
                 "wait",
-                f"p50 {_ms(waits, 0.50)}, p99 {_ms(waits, 0.99)} in the queue, for all come at once",
+                f"p50 {_ms(waits, 0.50)}, p99 {_ms(waits, 0.99)} from submit to start, for all come at once",
             ),
             ("verified", f"{count - len(self.wrong):,} of {count:,} equal to a local computation"),
         ):

@@ -27,7 +27,7 @@ _MAX_ANSWER: Final = 1024 * 1024
 _MAX_LINES: Final = 20
 
 _EPILOG: Final = """\
-exit codes: 0 ready, 1 not ready or not there, 2 used wrongly
+exit codes: 0 ready (with a complaint, if it does not take the token), 1 not ready or not there, 2 used wrongly
 
 examples:
   runlane status

@@ -34,7 +34,8 @@ _PROBE_SHARE: Final = 0.1
 _NULL: Final = msgspec.Raw(b"null")
 
 _EPILOG: Final = """\
-Prints the run's id or, with --wait, its result as JSON.
+Prints the run's id or, with --wait, its result as JSON. What @task(retries=…, priority=…) says is known where
+the task's code is, and goes with the runs that are submitted there; here it is said with the options.
 
 exit codes: 0 submitted (--wait: completed), 1 refused, failed or not in time, 2 used wrongly
 
@@ -74,6 +75,14 @@ def _parser() -> Parser:
     )
     parser.add_argument("--priority", metavar="N", type=int, default=0, help="0 to 9, higher first (default: 0)")
     parser.add_argument("--idempotency-key", metavar="KEY", help="while a run of the task has it, it is that one")
+    parser.add_argument(
+        "--retries",
+        metavar="N",
+        type=int,
+        default=0,
+        help="how often it is tried again (default: 0, whatever @task says)",
+    )
+    parser.add_argument("--retry-delay", metavar="SECONDS", type=seconds, default=0.0, help="how long after")
     output = parser.add_argument_group("output")
     output.add_argument("--wait", action="store_true", help="wait for the run's end, and print its result")
     output.add_argument(
@@ -90,7 +99,13 @@ def _parser() -> Parser:
 def _run(options: Namespace) -> NewRun:
     """Return the run as it is submitted. Raises `ArgumentError`."""
     plan = task_plan(options.key, {}, {}).changed(
-        {"delay": options.delay, "priority": options.priority, "idempotency_key": options.idempotency_key}
+        {
+            "delay": options.delay,
+            "priority": options.priority,
+            "idempotency_key": options.idempotency_key,
+            "retries": options.retries,
+            "retry_delay": options.retry_delay,
+        }
     )
     return plan.run(_parameters(options.args))
 
