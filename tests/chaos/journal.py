@@ -12,10 +12,17 @@ Event: TypeAlias = dict[str, Any]
 
 
 class Journal:
-    """Appends events. Each is with the operating system before `note` returns, so that a kill loses none."""
+    """Appends events. Each is with the operating system before `note` returns, so that a kill loses none.
+
+    But one that was being written when the kill came may be torn. What it says had not been noted, so nobody has
+    acted on it; it gets a line of its own.
+    """
 
     def __init__(self, path: Path) -> None:
+        torn = path.exists() and path.stat().st_size and path.read_bytes()[-1:] != b"\n"
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if torn:
+            os.write(self._file, b"\n")
 
     def note(self, event: str, **facts: Any) -> None:
         line = {"event": event, "monotonic_ns": time.monotonic_ns(), **facts}
@@ -40,7 +47,15 @@ class Reader:
             data = file.read()
         whole = data.rfind(b"\n") + 1  # a line that is being written is left for the next look
         self._offset += whole
-        return [json.loads(line) for line in data[:whole].splitlines()]
+        return [event for line in data[:whole].splitlines() if (event := _event(line)) is not None]
+
+
+def _event(line: bytes) -> Event | None:
+    """Return an event; None for a line that a kill has torn."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def read(path: Path) -> list[Event]:
