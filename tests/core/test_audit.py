@@ -189,6 +189,22 @@ def test_a_window_that_nobody_fills_is_filled(path: Path) -> None:
     run(main())
 
 
+def test_a_run_beside_a_free_slot_is_given_out(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker = await b.worker(limit=0)
+            run_id = await b.producer().queued()
+            await b.quiet()
+            b.core.dispatcher.set_limit(worker.own.id, 1)  # and nobody is told
+            await b.quiet()
+            assert worker.pushed_ids == []
+            assert await audit(b) == [(Kind.OVERLOOKED, "k")]
+            await worker.wait_for("run")
+            assert worker.pushed_ids == [run_id]
+
+    run(main())
+
+
 # --- Places -------------------------------------------------------------------------------------------------
 
 

@@ -270,6 +270,28 @@ def test_a_run_is_put_off_once_that_is_written(path: Path) -> None:
     run(main())
 
 
+def test_a_worker_that_came_back_too_early_to_know_is_given_the_run_again(path: Path) -> None:
+    """It was deaf; its lease is over, but that was written after its resumption, which could not know."""
+
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.executor.fails = Times(1, ReleaseRuns)
+            b.clock.advance(60.0)
+            b.core.sessions.deaf(worker.own)
+            worker.disconnect()
+            second = await Worker(b.core).connected(worker, [(run_id, 1)])
+            async with asyncio.timeout(PATIENCE):
+                while await b.names(run_id) != ["Scheduled", "Pending", "Requeued"]:
+                    await asyncio.sleep(0)
+            second.started(run_id)
+            await second.wait_for("lease_lost")
+            await second.wait_for("run")
+            assert second.pushed == [(run_id, 2)]
+
+    run(main())
+
+
 def test_what_has_ended_is_not_given_back_though_the_database_does_not_know_it_yet(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:

@@ -73,9 +73,9 @@ class Audit:
         """
         if self._was_away():
             return []
+        found = [Difference(Kind.OVERLOOKED, key, task_key=key) for key in self._dispatching.overlooked_keys()]
         reserved = self._dispatcher.reservations()
         suspects = await self._suspects()
-        found: list[Difference] = []
         if suspects or reserved:
             first = await self._look(suspects, lambda now: None)
             unanswered = self._unanswered(reserved)

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     NOT_IN_WINDOW = "due, but neither in the window nor on its way there"
     NOT_WAITING = "in the window, but it does not wait"
     STALLED = "a window that nobody fills"
+    OVERLOOKED = "runs wait beside a free slot, and nothing is about to bring them together"
     UNKNOWN_SESSION = "a session that memory does not know"
     DEAD_SESSION = "a session that the database does not know"
     MISCOUNTED = "a session whose reserved slots were counted wrong"

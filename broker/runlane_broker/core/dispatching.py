@@ -67,6 +67,7 @@ class Dispatching:
         self._due = DueClock(clock, self._came_due)
         self._held_back = HeldBack(clock, dispatcher, self._due)
         self._cycle_handle: asyncio.Handle | None = None
+        self._held_off = 0  # how often it wakes by itself, in a moment
         self._refills: set[asyncio.Task[None]] = set()
         self._stopped = True
         self._closed = False
@@ -98,6 +99,11 @@ class Dispatching:
         """Something may have become possible: run a cycle soon, once."""
         if self._cycle_handle is None and not self._stopped:
             self._cycle_handle = asyncio.get_running_loop().call_soon(self._cycle)
+
+    def overlooked_keys(self) -> list[str]:
+        """Return the keys whose runs could be given out, though no cycle is about to: always none."""
+        is_awake = self._cycle_handle is not None or self._held_off > 0
+        return [] if is_awake or self._stopped else self._dispatcher.overlooked_keys()
 
     def time_changed(self) -> None:
         """The wall clock was set, by somebody who knows: what has come due by that is dispatched now."""
@@ -253,7 +259,12 @@ class Dispatching:
     def _hold_off(self) -> None:
         """The database cannot be written: leases stay as they are, new ones wait a moment."""
         if not self._stopped:
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.wake)
+            self._held_off += 1
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        self._held_off -= 1
+        self.wake()
 
     # Refills and due runs ------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class Reports:
         if outcome is Verdict.LEASE_LOST:
             self._drop(session, frame.id, frame.attempt)
             session.port.lease_lost(frame.id, frame.attempt)
+            self._dispatching.wake()  # its slot is free; and the run itself may have waited for no more than this
         elif outcome is Verdict.CANCELLING:
             session.port.cancel(frame.id, frame.attempt, CANCEL_GRACE_SECONDS)
 

@@ -417,6 +417,11 @@ class Dispatcher:
         wanting = (key for key, queue in self._queues.items() if queue.wants_refill and key not in self._low)
         return [key for key in wanting if self._is_served(key)]
 
+    def overlooked_keys(self) -> list[str]:
+        """Return the keys of which `assign` would give out runs: none, where it is called after each change."""
+        ready = [group for group in self._ready if group.best() is not None]
+        return sorted({key for group in ready for key in group.keys if self._queues[key]})
+
     def recount(self) -> list[str]:
         """Set right how many places each session has reserved; return the sessions where it was wrong: none."""
         counts = Counter((r.session_id, r.epoch) for r in self._places.reservations())
