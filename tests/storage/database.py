@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from runlane.protocol.states import StateType
 from runlane_broker.orchestration.common_rules import LATE
@@ -45,6 +45,9 @@ Row = tuple[Any, ...]
 COMPLETED = Proposed(StateType.COMPLETED)
 FAILED = Proposed(StateType.FAILED)
 
+#: What a Prefect client reports too late is of the history only: it lacks what the run's own states have.
+OWN: Final = "(details IS NULL OR details LIKE '%\"task_run_id\"%')"
+
 #: Questions that must have no answer, whatever has happened. All of them run on any SQL database.
 AUDIT = {
     "leased exactly while PENDING, RUNNING or CANCELLING, unless somebody asked for that state": """
@@ -66,15 +69,13 @@ AUDIT = {
     "held by a session that is not there": """
         SELECT id FROM task_run WHERE session_id IS NOT NULL
         AND session_id NOT IN (SELECT id FROM worker_session)""",
-    "the newest state of the history is the current one": """
+    "the newest state of the history is the current one": f"""
         SELECT r.id FROM task_run r LEFT JOIN task_run_state s ON s.id = r.state_id
         WHERE s.id IS NULL OR s.task_run_id <> r.id OR s.type <> r.state_type OR s.name <> r.state_name
         OR s.timestamp <> r.state_timestamp
-        -- What a Prefect client reports too late is of the history only: it lacks what the run's own states have.
-        OR s.timestamp < (SELECT max(timestamp) FROM task_run_state WHERE task_run_id = r.id
-                          AND (details IS NULL OR json_extract(details, '$.task_run_id') IS NOT NULL))""",
-    "two states of a run at the same time": """
-        SELECT task_run_id FROM task_run_state GROUP BY task_run_id, timestamp HAVING count(*) > 1""",
+        OR s.timestamp < (SELECT max(timestamp) FROM task_run_state WHERE task_run_id = r.id AND {OWN})""",
+    "two states of a run at the same time": f"""
+        SELECT task_run_id FROM task_run_state WHERE {OWN} GROUP BY task_run_id, timestamp HAVING count(*) > 1""",
     "one lease in the history for each attempt": """
         SELECT r.id FROM task_run r
         WHERE r.attempt <> (SELECT count(*) FROM task_run_state
