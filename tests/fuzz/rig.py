@@ -22,6 +22,10 @@ from .cases import KEYS, QUEUE
 
 MIB = 2**20
 
+#: What a key is to `runlane.v1`.
+_TASK_KEY = r"[\w.:<>/-]{1,200}"
+_WAITING_KEYS = "SELECT DISTINCT task_key FROM task_run WHERE state_type = 'SCHEDULED'"
+
 
 @dataclass(frozen=True, slots=True)
 class Rig:
@@ -51,9 +55,12 @@ class Rig:
         )
 
     def _keys(self) -> tuple[str, ...]:
-        """Return the keys that anything waits for: a frame whose key was changed may be valid all the same."""
-        waiting = self.place.read("SELECT DISTINCT task_key FROM task_run WHERE state_type = 'SCHEDULED'")
-        return tuple({*KEYS, *(key for (key,) in waiting)})
+        """Return the keys that anything waits for: a frame whose key was changed may be valid all the same.
+
+        Those that only Prefect's clients may use are waited for by their workers alone.
+        """
+        waiting = self.place.read(_WAITING_KEYS)
+        return tuple({*KEYS, *(key for (key,) in waiting if re.fullmatch(_TASK_KEY, key))})
 
     async def drain(self) -> int:
         """Execute what valid frames have queued; return how many of those runs are stuck."""
@@ -67,11 +74,11 @@ class Rig:
                             ended = m.FinalState(type="COMPLETED")
                             reports = (m.Finished(id=r.id, attempt=r.attempt, state=ended) for r in frame.runs)
                             await wire.send(*reports)
-        query = (
-            "SELECT count(*) FROM task_run WHERE session_id IS NOT NULL"
+        stuck = self.place.read(
+            "SELECT task_key FROM task_run WHERE session_id IS NOT NULL"
             " OR (state_type = 'SCHEDULED' AND withheld IS NULL AND due < unixepoch() * 1000000)"
         )
-        return self.place.read(query)[0][0]
+        return sum(re.fullmatch(_TASK_KEY, key) is not None for (key,) in stuck)
 
     def audit(self) -> None:
         """Fail if something stands in the database that must not."""

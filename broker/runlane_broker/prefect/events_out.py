@@ -21,7 +21,7 @@ from .handshake import POLICY_VIOLATION, TRY_AGAIN, open_socket, receive_text
 #: Events that may wait for a client. One that is slower is told to come back: it gets what it has missed then.
 _WAITING: Final = 20_000
 #: How long a message may take to be taken, in seconds.
-_WRITE_SECONDS: Final = 5.0
+_WRITE_SECONDS: Final = 3.0
 #: What a message costs after the filter: none is expected.
 _VAIN_WORD: Final = 10.0
 #: How long a closing connection may take to say so, in seconds.
