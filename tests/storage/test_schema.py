@@ -5,6 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, event
 
 from runlane_broker.errors import ConfigurationError, StartupError
 from runlane_broker.storage import schema
@@ -24,6 +25,9 @@ from runlane_broker.storage.tables import metadata
 
 from ..support import FakeClock, new_database
 from .test_sqlite import open_database
+
+#: Tables that there have been from the first, and whose checks have been reworded since.
+COPIED = ("task_run", "task_run_state")
 
 #: A migration after the newest one, as a later version might bring it. It fails half-way if it is told to.
 NEXT = """
@@ -238,6 +242,38 @@ def test_no_check_of_a_state_makes_a_table_for_every_row(path: Path, kind: str) 
     assert "OpenEphemeral" not in opcodes
     with pytest.raises(sqlite3.IntegrityError, match=f"ck_{kind}_state_type"):
         ask(path, row.format("'NONSENSE'"))
+
+
+@pytest.fixture
+def defended() -> Iterator[None]:
+    """Let SQLite ignore who wants to edit its schema, as that of macOS does."""
+
+    def defend(connection: sqlite3.Connection, _record: object) -> None:
+        connection.set_authorizer(answer)
+
+    def answer(action: int, what: str | None, value: str | None, *_: object) -> int:
+        edits = action == sqlite3.SQLITE_PRAGMA and what == "writable_schema" and value is not None
+        return sqlite3.SQLITE_IGNORE if edits else sqlite3.SQLITE_OK
+
+    event.listen(Engine, "connect", defend)
+    yield
+    event.remove(Engine, "connect", defend)
+
+
+@pytest.mark.usefixtures("defended")
+@pytest.mark.parametrize("first", [True, False])
+def test_a_sqlite_that_lets_nobody_edit_its_schema_copies_tables(tmp_path: Path, first: bool) -> None:
+    path, plain = tmp_path / "runlane.db", new_database(tmp_path, "plain.db")
+    if not first:
+        text = Path(__file__).with_name("databases").joinpath("0001.sql").read_text(encoding="utf-8")
+        write(path, f"PRAGMA application_id = {APPLICATION_ID}; {text}")
+    rows = [] if first else [ask(path, f"SELECT id FROM {table} ORDER BY id") for table in COPIED]
+    upgrade(path)
+    schema = "SELECT type, name, replace(sql, '\"', '') FROM sqlite_master ORDER BY name"
+    assert ask(path, schema) == ask(plain, schema)
+    assert first or [ask(path, f"SELECT id FROM {table} ORDER BY id") for table in COPIED] == rows
+    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+    assert ask(path, "PRAGMA foreign_key_check") == []
 
 
 # --- Files that are refused ---------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from runlane_broker.storage.migrations.declarations import reword
+
 revision = "0003"
 down_revision = "0002"
 
@@ -99,20 +101,11 @@ def upgrade() -> None:
 
 
 def _let_waiting_runs_be_held() -> None:
-    """Widen a CHECK that every row fulfils already. SQLite would otherwise copy the whole table."""
+    """Widen a CHECK."""
     wider = f"{_HELD} OR withheld IS NOT NULL"
     connection = op.get_bind()
     if connection.dialect.name != "sqlite":
         op.drop_constraint(op.f("ck_task_run_lease"), "task_run", type_="check")
         op.create_check_constraint(op.f("ck_task_run_lease"), "task_run", wider)
         return
-    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
-    connection.exec_driver_sql("PRAGMA writable_schema = ON")
-    connection.execute(
-        sa.text(
-            "UPDATE sqlite_master SET sql = replace(sql, :narrow, :wide) WHERE type = 'table' AND name = 'task_run'"
-        ),
-        {"narrow": f"CHECK ({_HELD})", "wide": f"CHECK ({wider})"},
-    )
-    connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
-    connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+    reword(connection, {f"CHECK ({_HELD})": f"CHECK ({wider})"}, "task_run")

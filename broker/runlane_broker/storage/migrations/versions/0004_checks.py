@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import sqlalchemy as sa
 from alembic import op
+
+from runlane_broker.storage.migrations.declarations import reword
 
 revision = "0004"
 down_revision = "0003"
@@ -17,19 +18,13 @@ _HELD: Final = ("PENDING", "RUNNING", "CANCELLING")
 
 
 def upgrade() -> None:
-    """Say the same with other words: every row fulfils it already. SQLite would otherwise copy whole tables."""
+    """Say the same with other words."""
     connection = op.get_bind()
     if connection.dialect.name != "sqlite":
         return
-    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
-    connection.exec_driver_sql("PRAGMA writable_schema = ON")
-    for column, states in (("state_type", _STATES), ("state_type", _HELD), ("type", _STATES)):  # in this order
-        connection.execute(
-            sa.text("UPDATE sqlite_master SET sql = replace(sql, :list, :chain) WHERE type = 'table'"),
-            {"list": _list(column, states), "chain": _chain(column, states)},
-        )
-    connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
-    connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+    checks = (("state_type", _STATES), ("state_type", _HELD), ("type", _STATES))  # in this order
+    words = {_list(column, states): _chain(column, states) for column, states in checks}
+    reword(connection, words, "task_run", "task_run_state", "flow_run", "flow_run_state")
 
 
 def _list(column: str, states: tuple[str, ...]) -> str:
