@@ -144,6 +144,17 @@ def test_what_was_said_is_forgotten_with_time() -> None:
     assert all(bucket.allows(submit) for _ in range(10_000)), "those wait for their commit"
 
 
+def test_who_says_nothing_more_in_vain_talks_sparingly_again() -> None:
+    now = 0.0
+    bucket = talk.Talk(lambda: now)
+    assert bucket.is_sparing
+    bucket.spend(talk.BURST / 8)
+    assert not bucket.is_sparing
+    now = talk.BURST / talk.RATE
+    assert bucket.allows(talk.m.Submit(ref=1, runs=()))
+    assert bucket.is_sparing, "however long it says only what is of use"
+
+
 def test_a_stranger_may_say_less() -> None:
     stranger, known = talk.Talk(lambda: 0.0), talk.Talk(lambda: 0.0)
     known.become_known()

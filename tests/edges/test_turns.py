@@ -179,7 +179,7 @@ def test_who_has_been_of_use_is_trusted_until_it_talks_in_vain(broker: Host) -> 
             assert not is_trusted(broker, peer), "nobody knows it"
             await peer.submit(new_run("edge.turns"))
             assert is_trusted(broker, peer)
-            await peer.say([BEAT] * int(0.06 * talk.BURST))
+            await peer.say([BEAT] * int(0.3 * talk.BURST))
             await peer.answers()
             assert not is_trusted(broker, peer)
             await peer.submit(new_run("edge.turns"))

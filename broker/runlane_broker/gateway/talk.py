@@ -60,5 +60,5 @@ class Talk:
 
     @property
     def is_sparing(self) -> bool:
-        """Whether it had said hardly anything of the kind when it last spoke."""
-        return self._left > _SPARING * BURST
+        """Whether it has said hardly anything of the kind lately."""
+        return self._left + (self._monotonic() - self._since) * RATE > _SPARING * BURST
