@@ -292,6 +292,23 @@ def test_a_worker_that_came_back_too_early_to_know_is_given_the_run_again(path: 
     run(main())
 
 
+def test_who_puts_a_run_off_twice_is_told_that_it_is_put_off(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path) as b:
+            worker, run_id = await holding(b)
+            b.executor.fails = Times(1, ReleaseRuns)
+            worker.released(run_id, delay=60.0)
+            await b.quiet()
+            # Without a verdict it says so again, and is heard before the first word is written.
+            worker.released(run_id, delay=60.0)
+            await worker.wait_for("settled", 2)
+            assert worker.of("lease_lost") == []
+            assert len(worker.of("recorded")) == 2
+            assert await b.names(run_id) == ["Scheduled", "Pending", "Requeued"]
+
+    run(main())
+
+
 def test_what_has_ended_is_not_given_back_though_the_database_does_not_know_it_yet(path: Path) -> None:
     async def main() -> None:
         async with broker(path) as b:

@@ -109,7 +109,12 @@ class Reports:
             Release(run.id, run.attempt, run.reason or "The worker gave the run back.", run.delay) for run in runs
         )
         leases = {(run.id, run.attempt) for run in runs}
-        postponed = {(run.id, run.attempt): self._holds(session, run) for run in runs if run.delay is not None}
+        # A worker that has no verdict yet says it again.
+        postponed = {
+            (run.id, run.attempt): self._holds(session, run) or (run.id, run.attempt) in session.given_back
+            for run in runs
+            if run.delay is not None
+        }
         for lease in leases:
             self._drop(session, *lease)
         session.given_back |= leases
