@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from runlane_broker.gateway import talk
+from runlane_broker.prefect import feed
 from runlane_broker.storage.operations.reporting import RecordReports
 from runlane_broker.storage.queue_records import queue_key
 from tests.edges.harness import PATIENCE, TOKEN, Host
@@ -283,6 +285,34 @@ def test_whoever_asks_for_the_four_ends_hears_of_every_end(
         found = next_of(socket, run_id)
     assert (found["id"], found["event"]) == (end["id"], f"prefect.task-run.{name}")
     assert found["payload"]["validated_state"]["type"] == type_
+
+
+def test_what_ends_while_the_past_is_told_is_told_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly it is read for those who wait for it: it has been found in the past by then."""
+    reader = type(host.core.store.task_runs)
+
+    def gated(name: str) -> Callable[[], Any]:
+        gate, read = asyncio.Event(), getattr(reader, name)
+
+        async def wait(self: Any, *args: Any) -> Any:
+            await gate.wait()
+            return await read(self, *args)
+
+        monkeypatch.setattr(reader, name, wait)
+        return lambda: host.loop.call_soon_threadsafe(gate.set)
+
+    let_past, let_present = gated("ended"), gated("those")
+    runs = [str(uuid4()) for _ in range(3 * feed._PAGE)]
+    with subscribed(host, event={"name": ENDS}) as socket:
+        assert socket.ping().wait(PATIENCE)
+        report(host, *(event(run_id, "COMPLETED") for run_id in runs))
+        let_past()
+        assert next_of(socket, runs[-1])
+        let_present()
+        last = str(uuid4())
+        report(host, event(last, "COMPLETED"))
+        told = json.loads(socket.recv(PATIENCE))["event"]["resource"]["prefect.resource.id"]
+    assert told == f"prefect.task-run.{last}"
 
 
 def test_an_end_that_is_recorded_late_is_told_to_who_was_away_meanwhile(host: Host) -> None:

@@ -93,15 +93,18 @@ class EventsOut:
                 for event in events:
                     sent.add(event.id)
                     await self._send_event(event, subscription)
+        heard = self._feed.heard  # what is told after that was not to be found before
         self._standing.trusted = not self._standing.vain
         while True:
             await self._wake.wait()
             self._wake.clear()
             events, self._waiting = self._waiting, []
+            told = self._feed.told
             for event in events:
                 if event.id not in sent:
                     await self._send_event(event, subscription)
-            sent.clear()
+            if told >= heard:
+                sent.clear()
             if len(events) >= _WAITING:
                 raise Invalid("too slow")
 

@@ -73,6 +73,8 @@ class EndFeed:
         #: have ended, before his time. What was recorded before this broker started is found by its end alone.
         self._late: deque[tuple[Micros, str]] = deque(maxlen=_MAX_LATE)
         self._reading: asyncio.Task[None] | None = None
+        #: How many ends it has heard of, and how many of these it has told.
+        self.heard = self.told = 0
         core.hub.listen(self._finished)
 
     @contextlib.contextmanager
@@ -107,6 +109,7 @@ class EndFeed:
         if not self._listeners:
             return
         self._ended.append(run.id)
+        self.heard += 1
         if self._reading is None:
             self._reading = asyncio.get_running_loop().create_task(self._read())
 
@@ -121,6 +124,7 @@ class EndFeed:
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 del self._ended[: len(page)]
+                self.told += len(page)
                 self._tell([EndEvent(run) for run in runs if run.state.type in FINAL])
         finally:
             self._reading = None
