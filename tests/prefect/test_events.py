@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -313,6 +315,19 @@ def test_what_ends_while_the_past_is_told_is_told_once(host: Host, monkeypatch: 
         report(host, event(last, "COMPLETED"))
         told = json.loads(socket.recv(PATIENCE))["event"]["resource"]["prefect.resource.id"]
     assert told == f"prefect.task-run.{last}"
+
+
+def test_an_end_that_waits_to_be_told_keeps_no_payload(host: Host) -> None:
+    run_id = str(uuid4())
+    report(host, event(run_id, "COMPLETED"))
+    reading = asyncio.run_coroutine_threadsafe(host.core.store.run_by_id(run_id), host.loop)
+    run = reading.result(PATIENCE)
+    assert run is not None
+    payload = bytes(100_000)
+    before = sys.getrefcount(payload)
+    waiting = feed.EndEvent(replace(run, parameters=payload, result=payload, error=payload))
+    assert run_id in waiting.message
+    assert sys.getrefcount(payload) == before
 
 
 def test_an_end_that_is_recorded_late_is_told_to_who_was_away_meanwhile(host: Host) -> None:

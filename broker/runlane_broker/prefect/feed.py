@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from runlane.protocol.states import FINAL
 
@@ -44,7 +45,8 @@ class EndEvent:
     """The end of a run, as an event. `message` is what is sent; the rest is what filters look at."""
 
     def __init__(self, run: RunRecord) -> None:
-        self._run = run
+        # Thousands may wait for a slow client, and payloads may be large. None is told here.
+        self._run = replace(run, parameters=b"", result=None, error=None)
         self.id: Final = run.state.id
         self.name: Final = f"{TASK_RUN_PREFIX}{run.state.name}"
         self.resource_id: Final = f"{TASK_RUN_PREFIX}{run.id}"
