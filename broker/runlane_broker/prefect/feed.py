@@ -29,7 +29,7 @@ from ..storage.tables import TASK_RUN
 from .reading import TASK_RUN_PREFIX
 
 #: Runs that are read together: so few that nobody notices how long it takes to make records of them.
-_PAGE: Final = 25
+_PAGE: Final = 50
 
 #: An end that is recorded so long after it was, in microseconds, is late; so many of these are remembered.
 _LATE: Final = 1_000_000
