@@ -27,6 +27,8 @@ logger = logging.getLogger("runlane.gateway")
 
 #: A message that a peer does not take within this time: it is too slow. Seconds.
 WRITE_SECONDS: Final = 5.0
+#: As much for one who has not been of use yet, or talks in vain.
+STRANGERS_WRITE_SECONDS: Final = 3.0
 #: How long a closing connection may take to send what is left. Seconds.
 _CLOSE_SECONDS: Final = 1.0
 #: Reading waits so long for room before it gives up. Seconds.
@@ -136,6 +138,10 @@ class Connection:
         self._outbox.high_water = HIGH_WATER
         self._standing.trusted = True
         self._judge()
+
+    def _patience(self) -> float:
+        """Return for how many seconds a message may wait to be taken."""
+        return WRITE_SECONDS if self._standing.trusted else STRANGERS_WRITE_SECONDS
 
     def _judge(self) -> None:
         """See whether it talks in vain or takes too little; who does is not trusted until it is of use again."""
@@ -268,13 +274,13 @@ class Connection:
             while True:
                 await self._outbox.filled()
                 await self._standing.turn()
-                await self._send_all(self._outbox.take(), WRITE_SECONDS)
+                await self._send_all(self._outbox.take(), self._patience())
                 if self._outbox.turned_clear():
                     self._judge()
                     self.on_clear()
         except TimeoutError:
             self._takes = False
-            self.close(CloseCode.UNRESPONSIVE, f"too slow: a message was not taken within {WRITE_SECONDS:g} s")
+            self.close(CloseCode.UNRESPONSIVE, f"too slow: a message was not taken within {self._patience():g} s")
         except (WebSocketDisconnect, RuntimeError, OSError):
             self.close(CloseCode.NORMAL, "")
 

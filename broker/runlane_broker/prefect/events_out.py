@@ -21,7 +21,9 @@ from .handshake import POLICY_VIOLATION, TRY_AGAIN, open_socket, receive_text
 #: Events that may wait for a client. One that is slower is told to come back: it gets what it has missed then.
 _WAITING: Final = 20_000
 #: How long a message may take to be taken, in seconds.
-_WRITE_SECONDS: Final = 3.0
+_WRITE_SECONDS: Final = 1.5
+#: Events that are rendered and sent in one turn, of who has to wait for turns.
+_IN_A_TURN: Final = 8
 #: What a message costs after the filter: none is expected.
 _VAIN_WORD: Final = 10.0
 #: How long a closing connection may take to say so, in seconds.
@@ -40,6 +42,7 @@ class EventsOut:
         self._talk = Talk(clock.monotonic)
         self._waiting: list[EndEvent] = []
         self._wake = asyncio.Event()
+        self._sent = 0
 
     async def run(self) -> None:
         """Serve the connection to its end."""
@@ -71,7 +74,9 @@ class EventsOut:
             sending.cancel()
             await asyncio.gather(leaving, sending, return_exceptions=True)
         failed = None if sending.cancelled() else sending.exception()
-        if isinstance(failed, StoreUnavailable | TimeoutError | Invalid) or not self._talk.has_left:
+        if isinstance(failed, TimeoutError):
+            return  # it takes nothing, no goodbye either
+        if isinstance(failed, StoreUnavailable | Invalid) or not self._talk.has_left:
             with suppress(TimeoutError):  # who takes nothing doesn't take this
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._socket.close(TRY_AGAIN, "come back")
@@ -110,6 +115,8 @@ class EventsOut:
 
     async def _send_event(self, event: EndEvent, subscription: Subscription) -> None:
         if subscription.filter.wants(event):
-            await self._standing.turn()
+            if self._sent % _IN_A_TURN == 0:
+                await self._standing.turn()
+            self._sent += 1
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._socket.send({"type": "websocket.send", "text": event.message})

@@ -3,7 +3,7 @@
 The loop does in one pass whatever is ready. With two hundred connections that all have something to say, a pass
 takes a tenth of a second, and everybody waits for its end. So a connection that has not been of use yet, or that
 talks in vain, waits for a turn, of which there are so few in a pass that it stays short; all others go on as if it
-were not there. Who talks in vain has turns a quarter of the time at most: he need not be served quickly, and would
+were not there. Who talks in vain has turns a third of the time at most: he need not be served quickly, and would
 otherwise have the loop always at work when somebody else comes.
 """
 
@@ -23,8 +23,12 @@ EXTENSION: Final = "runlane.turns"
 PASS_SECONDS: Final = 0.0005
 #: Turns in one pass at most.
 _MOST: Final = 64
-#: After turns of those who talk in vain there are none of theirs for so many times as long as these took.
-REST: Final = 3.0
+#: After turns of strangers, and of those who talk in vain, there are none of theirs for so many times as long as
+#: these took: a loop that is always at work has everybody else wait for the rest of a pass, several times a run.
+REST: Final = 2.0
+#: So many strangers at once are no pest but a fleet that comes back: rests would have them wait for too long.
+CROWD: Final = 256
+_NO_CROWD: Final = sys.maxsize
 #: (Windows counts a thread's time in sixtieths of a second.)
 _CLOCK: Final = time.perf_counter if sys.platform == "win32" else time.thread_time
 #: Passes of the loop in which a turn is worked off: it mostly wakes a task, which does the work in the next one.
@@ -40,8 +44,8 @@ class Turns:
 
     def __init__(self, clock: Callable[[], float] = _CLOCK) -> None:
         self._loop = asyncio.get_running_loop()
-        self._strangers = _Line(self._loop, clock)
-        self._vain = _Line(self._loop, clock, REST)
+        self._strangers = _Line(self._loop, clock, CROWD)
+        self._vain = _Line(self._loop, clock)
 
     def __repr__(self) -> str:
         return f"<Turns, {self._strangers.count} strangers waiting, {self._vain.count} others>"
@@ -58,12 +62,15 @@ class Turns:
 
 
 class _Line:
-    """Those who wait for the same turns. After each lot it rests for `rest` times as long as that took."""
+    """Those who wait for the same turns. After each lot it rests, unless `crowd` or more wait."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], rest: float = 0.0) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], crowd: int = _NO_CROWD
+    ) -> None:
         self._loop = loop
         self._clock = clock
-        self._rest = rest
+        self._crowd = crowd
+        self._rests = True
         self._waiting: deque[Callable[[], None]] = deque()
         self._at_work = False
         self._since = 0.0
@@ -79,7 +86,6 @@ class _Line:
         self._waiting.append(callback)
         if not self._at_work:
             self._at_work = True
-            self._together = self._together if self._rest else 1
             self._loop.call_soon(self._give)
 
     def _give(self) -> None:
@@ -89,7 +95,8 @@ class _Line:
             return
         self._since = self._clock()
         turns = [self._waiting.popleft() for _ in range(min(self._together, len(self._waiting)))]
-        self._loop.call_soon(self._given, _PASSES if self._rest else 1)
+        self._rests = len(self._waiting) < self._crowd
+        self._loop.call_soon(self._given, _PASSES if self._rests else 1)
         for turn in turns:
             try:
                 turn()
@@ -103,8 +110,8 @@ class _Line:
             return
         took = self._clock() - self._since
         self._together = max(self._together // 2, 1) if took > PASS_SECONDS else min(self._together + 1, _MOST)
-        if self._rest:
-            self._loop.call_later(self._rest * took, self._give)
+        if self._rests:
+            self._loop.call_later(REST * took, self._give)
         else:
             self._give()
 
