@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -55,30 +55,29 @@ _OPENINGS: Final[Mapping[str, Sequence[bytes]]] = {
 
 async def _never_read(port: int, large: str) -> float:
     """Ask for a large result again and again, take none; the seconds from the last thing taken to the cut."""
-    since = time.monotonic()
-    with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
-        async with asyncio.timeout(PATIENCE):
-            peer = await raw.connect(port, "producer")
-            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            since = time.monotonic()
-            await peer.send(AUTH)
-            while not peer.writer.transport.is_closing():
-                await peer.send(encode(m.Watch(ids=(large,))))
-                await asyncio.sleep(0.05)
-    return time.monotonic() - since
+    watch = encode(m.Watch(ids=(large,)))
+    return await _take_nothing(port, "producer", [AUTH], lambda peer: peer.send(watch))
 
 
 async def _take_no_events(port: int) -> float:
     """Ask for the ends of all runs there are, take none; the seconds until the cut."""
+    opening = [AUTH, b'{"type":"filter","filter":{},"backfill":true}']
+    return await _take_nothing(port, "events out", opening, lambda peer: peer.send(b"", opcode=raw.PING))
+
+
+async def _take_nothing(
+    port: int, kind: str, opening: Sequence[bytes], say: Callable[[raw.Raw], Awaitable[None]]
+) -> float:
+    """Say something again and again, take no answer; the seconds until the cut."""
     since = time.monotonic()
     with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
         async with asyncio.timeout(PATIENCE):
-            peer = await raw.connect(port, "events out")
+            peer = await raw.connect(port, kind)
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             since = time.monotonic()
-            await peer.send(AUTH, b'{"type":"filter","filter":{},"backfill":true}')
+            await peer.send(*opening)
             while not peer.writer.transport.is_closing():
-                await peer.send(b"", opcode=raw.PING)
+                await say(peer)
                 await asyncio.sleep(0.05)
     return time.monotonic() - since
 

@@ -29,7 +29,8 @@ from sqlalchemy.sql.base import Executable
 from runlane.protocol.states import StateName, StateType
 
 from ...orchestration.common_rules import LATE
-from ..json_rows import HexDigits, JsonWithout, as_json, numbered_texts
+from ..json_rows import HexDigits, as_json, numbered_texts
+from ..spellings import spelt
 from ..tables import FLOW_RUN, TASK_RUN, RunKind, flow_run, task_run, work_queue
 from ..unindexed import unindexed
 from .base import const, param
@@ -78,6 +79,14 @@ def overdue_flow_runs() -> Executable:
     return as_json(runs.outerjoin(work_queue, queue.id == run.work_queue_id))
 
 
+#: The details of a state, but for the id of the transition that led to it.
+_WithoutTransition: Final = spelt(
+    "runlane_without_transition",
+    Text(),
+    sqlite="json_remove({}, '$.transition_id')",
+    postgresql="CAST(CAST({} AS jsonb) - 'transition_id' AS text)",
+)
+
 #: What `runs` holds: the ids of runs.
 _MARKS: Final = numbered_texts(param("runs")).alias("mark")
 
@@ -96,7 +105,7 @@ def _insert(kind: RunKind) -> Insert:
         "attempt": run.attempt,
         "session_id": null(),
         # What the run's state knows, but for the client's own word for how it came to that state.
-        "details": JsonWithout(state.c.details, "transition_id"),
+        "details": _WithoutTransition(state.c.details),
         "data": null(),
     }
     runs = (
