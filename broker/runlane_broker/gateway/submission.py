@@ -42,7 +42,7 @@ _FEW = 4
 _VAIN_ITEM = 2.5
 _VAIN_SUBMIT = 1000.0
 #: What it costs to watch a run that there is not, or once more on one connection; and how many are remembered.
-_VAIN_WATCH = 0.05
+_VAIN_WATCH = 0.02
 _TOLD = 1000
 
 #: Characters of an item's error: as many answers as a frame may have items must fit into one message.

@@ -14,13 +14,13 @@ RATE: Final = 100.0
 #: Who has as much of it left talks sparingly.
 _SPARING: Final = 0.95
 #: Who has not been of use yet pays so many times as much.
-STRANGER: Final = 4.0
+STRANGER: Final = 10.0
 #: What a frame costs. A worker tells of each of its 1,000 runs' progress ten times a second at most;
 #: who gives up thousands of runs that it waits for says so of each.
 _COSTS: Final[Mapping[type[m.Frame], float]] = {
     m.Beat: 2.0,
     m.SetLimit: 2.0,
-    m.Unwatch: 0.2,
+    m.Unwatch: 0.08,
     m.Progress: 0.01,
 }
 

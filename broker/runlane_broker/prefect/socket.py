@@ -35,7 +35,7 @@ _WRITE_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 1.0
 
 #: What it costs to acknowledge nothing.
-_VAIN_ACK: Final = 4.0
+_VAIN_ACK: Final = 6.0
 #: These workers give up on any other code.
 _CODES: Final = frozenset(
     {
