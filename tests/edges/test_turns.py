@@ -12,7 +12,15 @@ import pytest
 
 from runlane_broker.gateway import talk
 from runlane_broker.serving import deadlines
-from runlane_broker.serving.turns import CROWD, PASS_SECONDS, REST, Standing, Turns, standing_of
+from runlane_broker.serving.turns import (
+    CROWD,
+    PASS_SECONDS,
+    STRANGERS_REST,
+    VAIN_REST,
+    Standing,
+    Turns,
+    standing_of,
+)
 
 from .harness import SUBMISSION, WORKER, Host, Peer, authenticated, new_run, producer, run, worker
 
@@ -103,7 +111,7 @@ def test_who_talks_in_vain_has_turns_a_third_of_the_time_and_strangers_have_thei
 
     asyncio.run(main())
     assert len(rests) == 3
-    assert max(rests) == pytest.approx(REST * 3 * PASS_SECONDS)
+    assert max(rests) == pytest.approx(VAIN_REST * 3 * PASS_SECONDS)
 
 
 def test_a_crowd_of_strangers_is_served_without_rests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +130,7 @@ def test_a_crowd_of_strangers_is_served_without_rests(monkeypatch: pytest.Monkey
     asyncio.run(main())
 
 
-def test_what_a_turn_takes_is_waited_for_three_times_by_strangers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_turns_of_strangers_there_is_a_rest_too(monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
     now = 0.0
 
@@ -136,7 +144,7 @@ def test_what_a_turn_takes_is_waited_for_three_times_by_strangers_too(monkeypatc
             await asyncio.sleep(0)
 
     asyncio.run(main())
-    assert rests == pytest.approx([REST * PASS_SECONDS])
+    assert rests == pytest.approx([STRANGERS_REST * PASS_SECONDS])
 
 
 def test_a_turn_that_nobody_waits_for_any_more_is_passed_on() -> None:

@@ -29,6 +29,8 @@ logger = logging.getLogger("runlane.gateway")
 WRITE_SECONDS: Final = 5.0
 #: As much for one who has not been of use yet, or talks in vain.
 STRANGERS_WRITE_SECONDS: Final = 3.0
+#: A stranger that has taken so many bytes takes what it is sent.
+_ENOUGH_TAKEN: Final = 1024 * 1024
 #: How long a closing connection may take to send what is left. Seconds.
 _CLOSE_SECONDS: Final = 1.0
 #: Reading waits so long for room before it gives up. Seconds.
@@ -79,6 +81,7 @@ class Connection:
         self._unprocessed = 0
         self._unprocessed_bytes = 0
         self._talk = Talk(core.clock.monotonic)
+        self._taken = 0
         self._standing = standing_of(socket.scope)
         self._standing.trusted = False
 
@@ -274,7 +277,9 @@ class Connection:
             while True:
                 await self._outbox.filled()
                 await self._standing.turn()
-                await self._send_all(self._outbox.take(), self._patience())
+                for message in self._outbox.take():
+                    async with asyncio.timeout(self._patience()):
+                        await self._send(message)
                 if self._outbox.turned_clear():
                     self._judge()
                     self.on_clear()
@@ -284,11 +289,12 @@ class Connection:
         except (WebSocketDisconnect, RuntimeError, OSError):
             self.close(CloseCode.NORMAL, "")
 
-    async def _send_all(self, messages: list[bytes], seconds: float) -> None:
-        for message in messages:
-            async with asyncio.timeout(seconds):
-                await self._socket.send({"type": "websocket.send", "text": message.decode()})
-            self._outbox.sent(len(message))
+    async def _send(self, message: bytes) -> None:
+        await self._socket.send({"type": "websocket.send", "text": message.decode()})
+        self._outbox.sent(len(message))
+        self._taken += len(message)
+        if self._taken > _ENOUGH_TAKEN:
+            self._standing.widen()
 
     async def _say_goodbye(self) -> None:
         """Send what is left and the close frame, if the peer still listens."""
@@ -297,7 +303,8 @@ class Connection:
         code, reason = self._closing or (CloseCode.FAILED, "internal error")
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._send_all(self._outbox.take(), _CLOSE_SECONDS)
+                for message in self._outbox.take():
+                    await self._send(message)
                 await self._socket.close(code, reason[:120])
         except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
             return  # it does not: the transport is closed when we return

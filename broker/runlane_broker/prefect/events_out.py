@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -13,6 +13,7 @@ from ..access import Access
 from ..clock import Clock
 from ..errors import Invalid, StoreUnavailable
 from ..gateway.talk import Talk
+from ..serving.probes import Credit, probe_of
 from ..serving.turns import standing_of
 from .event_filters import Subscription, read_subscription
 from .feed import EndEvent, EndFeed
@@ -22,10 +23,14 @@ from .handshake import POLICY_VIOLATION, TRY_AGAIN, open_socket, receive_text
 _WAITING: Final = 20_000
 #: How long a message may take to be taken, in seconds.
 _WRITE_SECONDS: Final = 1.5
+#: How long a client may take for what it gets of the past, which is no more than it asked for, in seconds.
+_TAKE_SECONDS: Final = 3.0
+#: Pages of the past that are read before the client has taken those before them, at most; none at first.
+_PAGES_AHEAD: Final = 16
 #: Events that are rendered and sent in one turn, of who has to wait for turns.
 _IN_A_TURN: Final = 8
 #: What a message costs after the filter: none is expected.
-_VAIN_WORD: Final = 10.0
+_VAIN_WORD: Final = 20.0
 #: How long a closing connection may take to say so, in seconds.
 _CLOSE_SECONDS: Final = 1.0
 
@@ -39,6 +44,7 @@ class EventsOut:
         self._access = access
         self._standing = standing_of(socket.scope)
         self._standing.trusted = False
+        self._probe = probe_of(socket.scope)
         self._talk = Talk(clock.monotonic)
         self._waiting: list[EndEvent] = []
         self._wake = asyncio.Event()
@@ -93,11 +99,14 @@ class EventsOut:
         wanted = subscription.filter
         sent: set[str] = set()
         if subscription.backfill:
+            credit = Credit(self._probe, 1, _PAGES_AHEAD)
+            await _in_time(self._probe.taken())  # what is read for one who takes nothing is read in vain
             async for events in self._feed.before(wanted.since):
                 await self._standing.turn()
                 for event in events:
                     sent.add(event.id)
                     await self._send_event(event, subscription)
+                await _in_time(credit.use(1))
         heard = self._feed.heard  # what is told after that was not to be found before
         self._standing.trusted = not self._standing.vain
         while True:
@@ -120,3 +129,8 @@ class EventsOut:
             self._sent += 1
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._socket.send({"type": "websocket.send", "text": event.message})
+
+
+async def _in_time(taken: Awaitable[None]) -> None:
+    async with asyncio.timeout(_TAKE_SECONDS):
+        await taken

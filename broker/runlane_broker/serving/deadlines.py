@@ -6,6 +6,7 @@ And without a traceback of its.
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -14,6 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.http11 import Request
 
+from .buffers import SEND_BUFFER, STRANGERS_BUFFER, keep
 from .corking import Corked
 from .turns import EXTENSION, Standing, Turns
 
@@ -26,6 +28,8 @@ else:
 HEAD_SECONDS: Final = 5.0
 #: Who is sent a close frame has this long to take it and to answer. Seconds.
 CLOSE_SECONDS: Final = 1.0
+#: Who has said nothing for so long is heard at once, turn or no turn: a pong of an idle peer, mostly. Seconds.
+QUIET_SECONDS: Final = 1.0
 
 #: Pings of a peer within one second; nobody needs more than one.
 MAX_PINGS: Final = 1000
@@ -120,17 +124,18 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
     _parsed = 0
     _going_on = False
     _after_close = 0
-    _heard = 0.0
+    _heard = math.inf
 
     def __init__(self, *args: Any, turns: Turns, **options: Any) -> None:
         super().__init__(*args, **options)
         self._turns = turns
-        self._standing = Standing(turns)
+        self._standing = Standing(turns, self._widen)
 
     def handle_connect(self, event: Request) -> None:
         """Tell the application how the connection stands."""
         super().handle_connect(event)
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:  # the application has not begun yet
+            keep(self.transport, STRANGERS_BUFFER)
             extensions = self.scope.get("extensions") or {}
             self.scope["extensions"] = {**extensions, EXTENSION: {"standing": self._standing}}
 
@@ -148,13 +153,15 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, a slice at a time; nothing more is read until all of them are parsed."""
-        self._heard = self.loop.time()
+        now = self.loop.time()
+        quiet = now - self._heard > QUIET_SECONDS
+        self._heard = now
         under_way = bool(self._rest)
         self._rest = self._rest[self._parsed :] + data
         self._parsed = 0
         if under_way:
             self._read_no_more()
-        elif self._standing.waits:
+        elif self._standing.waits and not quiet:
             self._read_no_more()
             self._soon_go_on()
         else:
@@ -185,11 +192,25 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
         """Go on, or read on, unless the application has something to take first."""
         if not self.queue.empty() and not self.close_sent:
             return
-        if self._rest:
+        if self._takes_nothing():
+            self._read_no_more()
+        elif self._rest:
             self._soon_go_on()
         elif self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def _widen(self) -> None:
+        keep(self.transport, SEND_BUFFER)
+
+    def _takes_nothing(self) -> bool:
+        """Whether nothing more is heard from it until it takes what it was sent. Of those that wait for turns."""
+        return self._standing.waits and not self.writable.is_set() and not self.close_sent
+
+    def resume_writing(self) -> None:
+        """It takes something: hear it again."""
+        super().resume_writing()
+        self._next()
 
     def _soon_go_on(self) -> None:
         if self._going_on:

@@ -10,12 +10,10 @@ import socket
 from typing import Final
 
 from ..errors import StartupError
+from .buffers import SEND_BUFFER
 
 #: Connections that may wait to be accepted.
 _BACKLOG: Final = 2048
-#: Bytes, about, that the kernel keeps for a peer that does not take them. It would be megabytes, and the longer
-#: until one notices.
-_SEND_BUFFER: Final = 256 * 1024
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -24,7 +22,7 @@ def bind(host: str, port: int) -> socket.socket:
     # asyncio turns Nagle's algorithm off only where the protocol is named: without it answers wait for 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # its connections inherit it
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # its connections inherit it
     try:
         listener.bind((host.strip("[]"), port))
         listener.listen(_BACKLOG)  # here, because uvloop takes a port that is in use for a success

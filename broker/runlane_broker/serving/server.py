@@ -21,13 +21,14 @@ from runlane.protocol.limits import MAX_MESSAGE_BYTES
 
 from .deadlines import PromptHTTP, PromptWebSocket
 from .direct import DirectProtocol
+from .probes import ProbeProtocol
 from .receipts import ReceiptProtocol
 from .sizes import SizedProtocol
 from .turns import Turns
 
-#: Who has been silent for so long is pinged, and has so long to answer: 40 s together. Idle workers of ours send
+#: Who has been silent for so long is pinged, and has so long to answer: 48 s together. Idle workers of ours send
 #: a beat every 20 s, and need no ping. Seconds.
-_PING_SECONDS: Final = 22.0
+_PING_SECONDS: Final = 30.0
 _PONG_SECONDS: Final = 18.0
 #: What uvicorn counts.
 _TICKS_A_SECOND: Final = 10
@@ -61,7 +62,7 @@ class Server(uvicorn.Server):
         yield
 
 
-class WebSocketConnection(PromptWebSocket, ReceiptProtocol, DirectProtocol, SizedProtocol):
+class WebSocketConnection(PromptWebSocket, ReceiptProtocol, ProbeProtocol, DirectProtocol, SizedProtocol):
     """uvicorn's, with deadlines; where an application wants it, pongs wait, ways are short, messages large."""
 
 

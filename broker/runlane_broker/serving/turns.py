@@ -3,8 +3,8 @@
 The loop does in one pass whatever is ready. With two hundred connections that all have something to say, a pass
 takes a tenth of a second, and everybody waits for its end. So a connection that has not been of use yet, or that
 talks in vain, waits for a turn, of which there are so few in a pass that it stays short; all others go on as if it
-were not there. Who talks in vain has turns a third of the time at most: he need not be served quickly, and would
-otherwise have the loop always at work when somebody else comes.
+were not there. And after turns there is a rest, or those who wait for them would have the loop always at work when
+somebody else comes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ EXTENSION: Final = "runlane.turns"
 PASS_SECONDS: Final = 0.0005
 #: Turns in one pass at most.
 _MOST: Final = 64
-#: After turns of strangers, and of those who talk in vain, there are none of theirs for so many times as long as
-#: these took: a loop that is always at work has everybody else wait for the rest of a pass, several times a run.
-REST: Final = 2.0
+#: After turns there are none for so many times as long as these took: a loop that is always at work has everybody
+#: else wait for the rest of a pass, several times a run. A stranger may be a worker that comes back; who talks in
+#: vain can wait.
+STRANGERS_REST: Final = 6.0
+VAIN_REST: Final = 20.0
 #: So many strangers at once are no pest but a fleet that comes back: rests would have them wait for too long.
 CROWD: Final = 256
 _NO_CROWD: Final = sys.maxsize
@@ -44,8 +46,8 @@ class Turns:
 
     def __init__(self, clock: Callable[[], float] = _CLOCK) -> None:
         self._loop = asyncio.get_running_loop()
-        self._strangers = _Line(self._loop, clock, CROWD)
-        self._vain = _Line(self._loop, clock)
+        self._strangers = _Line(self._loop, clock, STRANGERS_REST, CROWD)
+        self._vain = _Line(self._loop, clock, VAIN_REST)
 
     def __repr__(self) -> str:
         return f"<Turns, {self._strangers.count} strangers waiting, {self._vain.count} others>"
@@ -62,13 +64,18 @@ class Turns:
 
 
 class _Line:
-    """Those who wait for the same turns. After each lot it rests, unless `crowd` or more wait."""
+    """Those who wait for the same turns. After each lot it rests `rest` times as long, unless `crowd` wait."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], crowd: int = _NO_CROWD
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        rest: float,
+        crowd: int = _NO_CROWD,
     ) -> None:
         self._loop = loop
         self._clock = clock
+        self._rest = rest
         self._crowd = crowd
         self._rests = True
         self._waiting: deque[Callable[[], None]] = deque()
@@ -111,22 +118,43 @@ class _Line:
         took = self._clock() - self._since
         self._together = max(self._together // 2, 1) if took > PASS_SECONDS else min(self._together + 1, _MOST)
         if self._rests:
-            self._loop.call_later(REST * took, self._give)
+            self._loop.call_later(self._rest * took, self._give)
         else:
             self._give()
 
 
 class Standing:
-    """What a connection may expect. Who serves it says whether it is trusted; if it is, it waits for nothing."""
+    """What a connection may expect. Who serves it says whether it is trusted; if it is, it waits for nothing.
 
-    def __init__(self, turns: Turns | None) -> None:
+    `widen` has the system keep more for it than it does for a stranger, who may never take it.
+    """
+
+    def __init__(self, turns: Turns | None, widen: Callable[[], None] | None = None) -> None:
         self._turns = turns
-        self.trusted = True
+        self._widen = widen
+        self._trusted = True
         #: It talks in vain, or takes too little of what it is sent: its turns are rare while it isn't trusted.
         self.vain = False
 
     def __repr__(self) -> str:
         return f"<Standing, {'trusted' if self.trusted else 'in vain' if self.vain else 'not trusted'}>"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it waits for nothing."""
+        return self._trusted
+
+    @trusted.setter
+    def trusted(self, trusted: bool) -> None:
+        self._trusted = trusted
+        if trusted:
+            self.widen()
+
+    def widen(self) -> None:
+        """It takes what it is sent: more may be on its way to it from now on."""
+        if self._widen is not None:
+            self._widen()
+            self._widen = None
 
     @property
     def waits(self) -> bool:

@@ -1,0 +1,97 @@
+"""Whether a peer takes what it is sent: a ping behind it, and the pong that its end answers with.
+
+Bytes that were written say little: the two kernels keep hundreds of kilobytes for a peer that reads none of them,
+and making these costs more than all that hostile peers can do otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+#: The ASGI extension: its `probe` is the connection's `Probe`.
+EXTENSION: Final = "runlane.probe"
+#: Bytes of a ping's payload, which nobody guesses.
+_PAYLOAD_BYTES: Final = 8
+
+
+class Probe:
+    """Asks the peer of one connection. `ping` sends a payload; without it every peer takes everything."""
+
+    def __init__(self, ping: Callable[[bytes], None] | None = None) -> None:
+        self._ping = ping
+        self._payload = b""
+        self._answered = asyncio.Event()
+
+    async def taken(self) -> None:
+        """Wait until the peer has taken all that it was sent; for ever if it takes nothing, or is gone."""
+        if self._ping is None:
+            return
+        self._answered.clear()
+        self._payload = secrets.token_bytes(_PAYLOAD_BYTES)
+        self._ping(self._payload)
+        await self._answered.wait()
+
+    def ponged(self, payload: bytes, later: bytes | None) -> None:
+        """A pong came. It may be the one to a later ping: who has several to answer need only answer the last."""
+        if payload in (self._payload, later):
+            self._answered.set()
+
+
+class Credit:
+    """How much is sent to a peer before it has shown that it takes that: little at first, twice as much each time.
+
+    Whatever is counted: bytes, pages. `first` and `most` bound what goes out between two answers.
+    """
+
+    def __init__(self, probe: Probe, first: int, most: int) -> None:
+        self._probe = probe
+        self._limit = first
+        self._most = most
+        self._used = 0
+
+    async def use(self, amount: int) -> None:
+        """Note what was sent; if that was all there is, wait until the peer has taken it, perhaps for ever."""
+        self._used += amount
+        if self._used >= self._limit:
+            await self._probe.taken()
+            self._used = 0
+            self._limit = min(2 * self._limit, self._most)
+
+
+class ProbeProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, with a `Probe` in its scope."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._probe = Probe(self._send_ping)
+
+    def handle_connect(self, event: Request) -> None:
+        """Offer the extension."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:  # the application has not begun yet
+            self.scope["extensions"] = {**(self.scope.get("extensions") or {}), EXTENSION: {"probe": self._probe}}
+
+    def handle_pong(self, event: Frame) -> None:
+        """Tell who waits for it."""
+        self._probe.ponged(bytes(event.data), self.pending_ping_payload)
+        super().handle_pong(event)
+
+    def _send_ping(self, payload: bytes) -> None:
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            return  # whoever waits is told by `receive`
+        self.conn.send_ping(payload)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+
+def probe_of(scope: Mapping[str, Any]) -> Probe:
+    """Return that of a connection; where its server has none, one that believes everybody."""
+    extensions: Mapping[str, Mapping[str, Probe]] = scope.get("extensions") or {}
+    extension = extensions.get(EXTENSION)
+    return Probe() if extension is None else extension["probe"]
