@@ -36,7 +36,7 @@ def _measures(*, smoke: bool) -> dict[str, Measure]:
         "late": partial(upkeep.late, 500 if few else 100_000, 1 if few else 3),
         "retention": partial(upkeep.retention, 3000 if few else 1_000_000, 1 if few else 8),
         "forget": partial(upkeep.all_retention, 3000 if few else 1_000_000),
-        "prefect": partial(prefect.dispatch, 60 if few else 2000, 20 if few else 500, 1 if few else 22),
+        "prefect": partial(prefect.dispatch, 60 if few else 2000, 20 if few else 500, 1 if few else 30),
         "due": partial(measures.due, 100 if few else 1000, 1 if few else 10),
     }
 

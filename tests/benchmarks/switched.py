@@ -23,6 +23,7 @@ from runlane.config import ServicesSection
 from runlane_broker.app import create_app, running_broker
 from runlane_broker.clock import SystemClock
 from runlane_broker.core.core import Core
+from runlane_broker.program import calm_garbage_collector
 from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.services.retention import Retain
 from runlane_broker.serving.listening import bind, url_of
@@ -93,6 +94,7 @@ async def main(path: Path, name: str) -> None:
     still = ServicesSection(late=False, expiry=False, audit=False, retention_interval=86_400.0)
     async with served(path, replace(still, keep_successes=old, keep_failures=old)) as (core, url):
         longest.watch_reads(core)
+        calm_garbage_collector()  # or its pauses of 0.1 s, which a broker has not, would be found in statements
         service = SERVICES[name](core)
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -138,3 +138,19 @@ def test_one_that_speaks_is_not_pinged_before_it_has_been_silent_for_as_long(pee
     assert len(peer.transport.written) == 1
     peer.loop.advance(PATIENCE)
     assert peer.transport.closed
+
+
+def test_who_has_been_quiet_is_heard_without_a_turn_and_who_has_not_waits_for_one(peer: Peer) -> None:
+    """A pong of somebody idle need not wait; hundreds of them would each cost the way through the queue."""
+    turns: list[Any] = []
+    peer.protocol._turns.call.side_effect = lambda callback, **_: turns.append(callback)
+    peer.protocol._standing.trusted = False
+    peer.loop.advance(INTERVAL)
+    peer.pong()
+    assert turns == []
+    assert peer.protocol.pending_ping_payload is None, "it was heard"
+    peer.says(Opcode.TEXT, b"here")
+    assert len(turns) == 1
+    assert peer.protocol.queue.qsize() == 1, "the connection's beginning"
+    turns.pop()()
+    assert peer.protocol.queue.qsize() == 2

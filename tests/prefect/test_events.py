@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +20,11 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from runlane_broker.gateway import talk
-from runlane_broker.prefect import feed
+from runlane_broker.prefect import events_out, feed
 from runlane_broker.storage.operations.reporting import RecordReports
 from runlane_broker.storage.queue_records import queue_key
 from tests.edges.harness import PATIENCE, TOKEN, Host
+from tests.fuzz import raw
 from tests.support import Gate
 
 ENDS = [f"prefect.task-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled")]
@@ -408,6 +409,41 @@ def test_who_talks_in_vain_without_end_is_told_to_come_back(
             while True:
                 socket.recv(PATIENCE)
         assert socket.close_code == 1013
+
+
+def test_the_past_is_not_read_for_who_takes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And who takes nothing is cut, although all that it was sent is on its way."""
+    asked: list[int] = []
+    before = feed.EndFeed.before
+
+    def noting(self: feed.EndFeed, since: int) -> AsyncGenerator[list[feed.EndEvent]]:
+        asked.append(since)
+        return before(self, since)
+
+    async def silent() -> None:
+        peer = await raw.connect(host.port, "events out")
+        await peer.send(b'{"type": "auth", "token": null}', b'{"type": "filter", "filter": {}, "backfill": true}')
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await peer.ended()  # bytes are taken, but no ping is answered
+        finally:
+            peer.close()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(feed.EndFeed, "before", noting)
+    monkeypatch.setattr(events_out, "_TAKE_SECONDS", 0.05)
+    asyncio.run(silent())
+    assert asked == []
+    monkeypatch.setattr(events_out, "_TAKE_SECONDS", PATIENCE)
+    run_id = str(uuid4())
+    with opened(host, "in") as socket:
+        socket.send(json.dumps(event(run_id, "COMPLETED")))
+        assert socket.ping().wait(PATIENCE)
+    with opened(host, "out") as socket:
+        socket.send('{"type": "filter", "filter": {}, "backfill": true}')
+        while f"prefect.task-run.{run_id}" not in str(socket.recv(PATIENCE)):
+            pass
+    assert len(asked) == 1
 
 
 def test_a_few_events_that_are_not_understood_close_nothing(host: Host) -> None:
