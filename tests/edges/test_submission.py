@@ -399,7 +399,9 @@ def test_a_run_is_cancelled_wherever_it_is_and_everybody_is_told(broker: Host) -
         async with worker(broker, key) as holder, producer(broker) as peer:
             await peer.submit(taken)
             await holder.expect("runs")
-            await holder.say({"type": "started", "id": taken["id"], "attempt": 1})
+            # A start that comes after the cancelling is answered by another `cancel`: let it come before.
+            await holder.say({"type": "started", "id": taken["id"], "attempt": 1}, {"type": "beat", "n": 1})
+            await holder.expect("beat")
             await peer.submit(waiting)
             await peer.say({"type": "watch", "ids": [taken["id"], waiting["id"]]})
             ids = [taken["id"], waiting["id"]]
