@@ -106,10 +106,10 @@ def test_who_takes_what_he_is_sent_is_sent_twice_as_much_before_he_is_asked_agai
         asked: list[int] = []
         sent: list[int] = []
         probe = Probe(ping)
-        credit = Credit(probe, 1, 4)
+        credit = Credit(probe, 4)
         for page in range(15):
             sent.append(page)
-            await credit.use(1)
+            await credit.use()
         return asked
 
     assert run(main()) == [1, 3, 7, 11, 15]

@@ -99,14 +99,14 @@ class EventsOut:
         wanted = subscription.filter
         sent: set[str] = set()
         if subscription.backfill:
-            credit = Credit(self._probe, 1, _PAGES_AHEAD)
+            credit = Credit(self._probe, _PAGES_AHEAD)
             await _in_time(self._probe.taken())  # what is read for one who takes nothing is read in vain
             async for events in self._feed.before(wanted.since):
                 await self._standing.turn()
                 for event in events:
                     sent.add(event.id)
                     await self._send_event(event, subscription)
-                await _in_time(credit.use(1))
+                await _in_time(credit.use())
         heard = self._feed.heard  # what is told after that was not to be found before
         self._standing.trusted = not self._standing.vain
         while True:

@@ -45,20 +45,20 @@ class Probe:
 
 
 class Credit:
-    """How much is sent to a peer before it has shown that it takes that: little at first, twice as much each time.
+    """How many pages are sent to a peer before it has shown that it takes them: one, then twice as many each time.
 
-    Whatever is counted: bytes, pages. `first` and `most` bound what goes out between two answers.
+    `most` bounds what goes out between two answers.
     """
 
-    def __init__(self, probe: Probe, first: int, most: int) -> None:
+    def __init__(self, probe: Probe, most: int) -> None:
         self._probe = probe
-        self._limit = first
+        self._limit = 1
         self._most = most
         self._used = 0
 
-    async def use(self, amount: int) -> None:
-        """Note what was sent; if that was all there is, wait until the peer has taken it, perhaps for ever."""
-        self._used += amount
+    async def use(self) -> None:
+        """Note a page that was sent; if it was the last there is, wait until the peer has it, perhaps for ever."""
+        self._used += 1
         if self._used >= self._limit:
             await self._probe.taken()
             self._used = 0
