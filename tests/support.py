@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 from runlane.protocol.ids import uuid7
 from runlane_broker.core.submit import payload_hash
 from runlane_broker.errors import StoreUnavailable
-from runlane_broker.storage.lane import EVERYBODY, Line
 from runlane_broker.storage.operations.base import Operation
 from runlane_broker.storage.records import NewRunRecord
 from runlane_broker.storage.schema import upgrade
@@ -132,19 +131,21 @@ class ControlledExecutor:
     def __init__(self, inner: Executor) -> None:
         self.inner = inner
         self.groups: list[list[Operation[Any]]] = []
+        #: Whether each of them was to wait for the disk.
+        self.synced: list[bool] = []
         #: Operations for which this is true are not executed: the database "cannot be written".
         self.fails: Callable[[Operation[Any]], bool] = lambda _: False
         #: Called on the writer's thread before and after each group.
         self.before: Callable[[Sequence[Operation[Any]]], None] = lambda _: None
         self.after: Callable[[Sequence[Operation[Any]]], None] = lambda _: None
 
-    def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Any]:
-        """A chore does one step, and nobody joins it: what a group is does not depend on who was quicker."""
+    def execute(self, operations: Sequence[Operation[Any]], *, sync: bool = True) -> list[Any]:
         self.groups.append(list(operations))
+        self.synced.append(sync)
         self.before(operations)
         failing = [self.fails(operation) for operation in operations]
         kept = [operation for operation, fails in zip(operations, failing, strict=True) if not fails]
-        outcomes = iter(self.inner.execute(kept) if kept else [])
+        outcomes = iter(self.inner.execute(kept, sync=sync) if kept else [])
         try:
             return [StoreUnavailable("not now") if fails else next(outcomes) for fails in failing]
         finally:

@@ -23,7 +23,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from runlane_broker.clock import Clock
 from runlane_broker.errors import RunlaneError, StoreUnavailable
-from runlane_broker.storage.operations.base import Chore
 from runlane_broker.storage.records import Refill
 from runlane_broker.storage.sqlite import Compiler, SqliteExecutor, SqliteRefiller
 from runlane_broker.storage.store import Store
@@ -155,10 +154,7 @@ class SimulatedWriter(Writer):
         group = self._take()
         if group is None:
             return
-        if isinstance(group[0][0], Chore):
-            outcomes = self._do_chore(group)
-        else:
-            outcomes = self._executor.execute([operation for operation, _ in group])
+        outcomes = self._execute(group)
         self._later(self._told, group, outcomes)
 
     def _told(self, group: Any, outcomes: Any) -> None:
@@ -166,7 +162,8 @@ class SimulatedWriter(Writer):
         for (operation, _), outcome in zip(group, outcomes, strict=False):
             if isinstance(outcome, Exception) and not isinstance(outcome, RunlaneError):
                 self._loop.call_exception_handler({"message": f"{operation}", "exception": outcome})
-        self._deliver(group, outcomes)
+        if group:
+            self._deliver(group, outcomes)
         if (self._waiting_entries or self._lane.due_in() is not None) and not self._busy:
             self._begin()
 

@@ -1,27 +1,24 @@
-"""Chores: when the writer does them, and who interrupts them."""
+"""Chores: when the writer does a step of one, and who goes before it."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runlane_broker.storage.lane import LONGEST_REST, MEMORY, PATIENCE, QUIET, Lane
-from runlane_broker.storage.operations.base import Chore
+from runlane_broker.storage.operations.base import Chore, Operation
 from runlane_broker.storage.operations.creating import CreateRuns
-from runlane_broker.storage.operations.late import LONGEST, STEP, Marked, MarkTaskRunsLate
+from runlane_broker.storage.operations.late import STEP, Marked, MarkTaskRunsLate
 from runlane_broker.storage.operations.sessions import BeatBroker, StartBroker
 from runlane_broker.storage.sqlite import SqliteExecutor
 from runlane_broker.storage.store import Store
 
-from ..support import PATIENCE as TEST_PATIENCE
-from ..support import SECOND, Broken, ControlledExecutor, FakeClock, Gate, make_run, new_database, run
+from ..support import SECOND, ControlledExecutor, FakeClock, Gate, make_run, new_database, run
 
 
 class Now:
@@ -34,53 +31,32 @@ class Now:
         return self.seconds
 
 
-class Steps(Chore[int]):
-    """Counts its steps, of which there is no end, until it is wanted. `each` is called before each of them."""
-
-    def __init__(self, each: Callable[[], object] = lambda: None) -> None:
-        self.each = each
-
-    def execute(self, tx: Any) -> int:
-        steps = 0
-        while True:
-            self.each()
-            steps += 1
-            if tx.is_wanted():
-                return steps
-
-
 class Count(Chore[int]):
-    """Counts up to a number, one in a transaction."""
+    """Counts up to a number, one in a step. `each` is called in each of them."""
 
-    def __init__(self, each: Callable[[], object], end: int, counted: int = 0) -> None:
-        self.each = each
+    def __init__(self, end: int = 1, each: Callable[[], object] = lambda: None, counted: int = 0) -> None:
         self.end = end
+        self.each = each
         self.counted = counted
 
     def then(self, outcome: int) -> Count | None:
-        return None if outcome == self.end else Count(self.each, self.end, outcome)
+        return None if outcome == self.end else Count(self.end, self.each, outcome)
 
     def execute(self, tx: Any) -> int:
         self.each()
-        tx.is_wanted()
         return self.counted + 1
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncGenerator[Store]:
-    """A store in which chores have steps and are joined."""
+async def opened(path: Path) -> AsyncGenerator[tuple[Store, ControlledExecutor]]:
     clock = FakeClock()
-    store = Store.sqlite(path, clock, "broker", SqliteExecutor(path, clock, "broker"))
+    executor = ControlledExecutor(SqliteExecutor(path, clock, "broker"))
+    store = Store.sqlite(path, clock, "broker", executor)
     await store.run(StartBroker("broker", "1.0"))
     try:
-        yield store
+        yield store, executor
     finally:
         await store.close()
-
-
-def commits(path: Path) -> int:
-    with closing(sqlite3.connect(path)) as database:
-        return database.execute("SELECT commit_number FROM broker").fetchone()[0]
 
 
 # --- The lane -----------------------------------------------------------------------------------------------
@@ -100,10 +76,13 @@ def test_a_lane_is_empty_or_says_when_its_first_chore_may_begin() -> None:
 def test_where_nobody_else_writes_there_is_no_rest() -> None:
     now = Now()
     lane: Lane[str] = Lane(now)
-    assert lane.rest(0.01) == 0
+    lane.put("a")
+    lane.rest(0.01)
+    assert lane.due_in() == 0
     lane.meet()
     now.seconds += MEMORY
-    assert lane.rest(0.01) == 0
+    lane.rest(0.01)
+    assert lane.due_in() == 0
 
 
 @pytest.mark.parametrize(("asked", "rest"), [(0.001, 0.001), (9.0, LONGEST_REST)])
@@ -112,7 +91,7 @@ def test_beside_others_there_is_a_rest(asked: float, rest: float) -> None:
     lane: Lane[str] = Lane(now)
     lane.put("a")
     lane.meet()
-    assert lane.rest(asked) == rest
+    lane.rest(asked)
     assert lane.due_in() == pytest.approx(rest)
     now.seconds += rest + 1e-6
     assert lane.due_in() == 0
@@ -146,70 +125,80 @@ def test_no_chore_begins_while_those_who_were_answered_may_come_again() -> None:
 # --- The writer ---------------------------------------------------------------------------------------------
 
 
-def test_who_comes_ends_a_chore_and_shares_its_commit(tmp_path: Path) -> None:
+def test_who_comes_goes_before_the_next_step(tmp_path: Path) -> None:
     async def main() -> None:
-        path = new_database(tmp_path)
-        async with opened(path) as store:
-            gate = Gate()
-            before = commits(path)
-            chore = asyncio.ensure_future(store.run(Steps(gate)))
-            await gate.reached()
-            runs = [make_run() for _ in range(3)]
-            others = [asyncio.ensure_future(store.run(CreateRuns((run,)))) for run in runs]
-            await asyncio.sleep(0)
-            gate.open()
-            assert [created.id for (created,) in await asyncio.gather(*others)] == [run.id for run in runs]
-            assert await chore == 1
-            assert commits(path) == before + 1
+        async with opened(new_database(tmp_path)) as (store, executor):
+            gates = [Gate() for _ in range(3)]
+            waiting = iter(gates)
+            chore = asyncio.ensure_future(store.run(Count(len(gates), lambda: next(waiting)())))
+            others: list[BeatBroker] = []
+            for gate in gates:
+                await gate.reached()
+                assert store.waiting == 1
+                others.append(BeatBroker("broker"))
+                answer = asyncio.ensure_future(store.run(others[-1]))
+                await asyncio.sleep(0)
+                assert not chore.done()
+                gate.open()
+                await answer
+            assert await chore == len(gates), "it tells of all at its end"
+            assert store.waiting == 0
+            steps = executor.executed(Count)
+            turns = [group for group in executor.groups if group[0] in (*others, *steps)]
+            assert turns == [[one] for pair in zip(steps, others, strict=True) for one in pair]
 
     run(main())
 
 
-def test_a_chore_goes_on_while_nobody_comes(tmp_path: Path) -> None:
+def test_a_step_does_not_wait_for_the_disk_but_what_others_write_does(tmp_path: Path) -> None:
     async def main() -> None:
-        path = new_database(tmp_path)
-        async with opened(path) as store:
-            seen = threading.Semaphore(0)
-            chore = asyncio.ensure_future(store.run(Steps(seen.release)))
-            for _ in range(5):
-                assert await asyncio.to_thread(seen.acquire, timeout=TEST_PATIENCE)
-            assert not chore.done()
+        async with opened(new_database(tmp_path)) as (store, executor):
+            executor.groups.clear()
+            executor.synced.clear()
+            assert await store.run(Count(2)) == 2
             await store.run(BeatBroker("broker"))
-            assert await chore >= 5
+            assert await store.run(Count()) == 1
+            assert [type(operation) for (operation,) in executor.groups] == [Count, Count, BeatBroker, Count]
+            assert executor.synced == [False, False, True, False]
 
     run(main())
 
 
-def test_who_fails_beside_a_chore_fails_alone(tmp_path: Path) -> None:
+def test_where_there_are_always_others_a_step_goes_with_them(tmp_path: Path) -> None:
     async def main() -> None:
-        path = new_database(tmp_path)
-        async with opened(path) as store:
-            gate = Gate()
-            chore = asyncio.ensure_future(store.run(Steps(gate)))
-            await gate.reached()
-            record = make_run()
-            broken = asyncio.ensure_future(store.run(Broken()))
-            created = asyncio.ensure_future(store.run(CreateRuns((record,))))
-            await asyncio.sleep(0)
-            gate.open()
-            with pytest.raises(ValueError, match="broken"):
-                await broken
-            assert [one.id for one in await created] == [record.id]
-            assert await chore == 1, "it is done again, by itself"
+        async with opened(new_database(tmp_path)) as (store, executor):
+            answers: list[asyncio.Future[Any]] = []
+
+            async def come_during(operation: Operation[Any]) -> None:
+                """Have it come while the one before is at work, and that last for long."""
+                gate = executor.before = Gate()
+                await gate.reached()
+                answers.append(asyncio.ensure_future(store.run(operation)))
+                await asyncio.sleep(2 * PATIENCE)
+                gate.open()
+
+            chore, last = Count(), BeatBroker("broker")
+            answers.append(asyncio.ensure_future(store.run(BeatBroker("broker"))))
+            await come_during(BeatBroker("broker"))
+            answers.append(asyncio.ensure_future(store.run(chore)))
+            await come_during(last)
+            await asyncio.gather(*answers)
+            assert executor.groups[-1] == [last, chore]
+            assert executor.synced[-1]
 
     run(main())
 
 
 def test_a_chore_that_fails_costs_nobody_anything(tmp_path: Path) -> None:
-    class Failing(Steps):
+    class Failing(Count):
         def execute(self, tx: Any) -> int:
             super().execute(tx)
             raise ValueError("a bad chore")
 
     async def main() -> None:
-        async with opened(new_database(tmp_path)) as store:
+        async with opened(new_database(tmp_path)) as (store, _):
             gate = Gate()
-            chore = asyncio.ensure_future(store.run(Failing(gate)))
+            chore = asyncio.ensure_future(store.run(Failing(each=gate)))
             await gate.reached()
             record = make_run()
             created = asyncio.ensure_future(store.run(CreateRuns((record,))))
@@ -224,76 +213,51 @@ def test_a_chore_that_fails_costs_nobody_anything(tmp_path: Path) -> None:
 
 def test_a_chore_stands_back_for_what_waits(tmp_path: Path) -> None:
     async def main() -> None:
-        path = new_database(tmp_path)
-        clock = FakeClock()
-        executor = ControlledExecutor(SqliteExecutor(path, clock, "broker"))
-        store = Store.sqlite(path, clock, "broker", executor)
-        await store.run(StartBroker("broker", "1.0"))
-        gate = executor.before = Gate()
-        first = asyncio.ensure_future(store.run(BeatBroker("broker")))
-        await gate.reached()
-        chore, other = Steps(), BeatBroker("broker")
-        rest = [asyncio.ensure_future(store.run(one)) for one in (chore, other)]
-        await asyncio.sleep(0)
-        gate.open()
-        await asyncio.gather(first, *rest)
-        assert [one for group in executor.groups[-2:] for one in group] == [other, chore]
-        await store.close()
+        async with opened(new_database(tmp_path)) as (store, executor):
+            gate = executor.before = Gate()
+            first = asyncio.ensure_future(store.run(BeatBroker("broker")))
+            await gate.reached()
+            chore, other = Count(), BeatBroker("broker")
+            rest = [asyncio.ensure_future(store.run(one)) for one in (chore, other)]
+            await asyncio.sleep(0)
+            gate.open()
+            await asyncio.gather(first, *rest)
+            assert [one for group in executor.groups[-2:] for one in group] == [other, chore]
 
     run(main())
 
 
 def test_closing_does_what_is_in_the_lane(tmp_path: Path) -> None:
     async def main() -> None:
-        async with opened(new_database(tmp_path)) as store:
-            chores = [asyncio.ensure_future(store.run(Steps())) for _ in range(3)]
+        async with opened(new_database(tmp_path)) as (store, _):
+            chores = [asyncio.ensure_future(store.run(Count())) for _ in range(3)]
             await asyncio.sleep(0)
         assert await asyncio.gather(*chores) == [1, 1, 1]
 
     run(main())
 
 
-def test_runs_are_marked_late_many_in_a_transaction_while_nobody_comes(tmp_path: Path) -> None:
+def test_runs_are_marked_late_a_page_at_a_time(tmp_path: Path) -> None:
     async def main() -> None:
         path = new_database(tmp_path)
         clock = FakeClock()
-        store = Store.sqlite(path, clock, "broker", SqliteExecutor(path, clock, "broker"))
+        executor = ControlledExecutor(SqliteExecutor(path, clock, "broker"))
+        store = Store.sqlite(path, clock, "broker", executor)
         await store.run(StartBroker("broker", "1.0"))
-        await store.run(CreateRuns(tuple(make_run() for _ in range(LONGEST + STEP))))
+        await store.run(CreateRuns(tuple(make_run() for _ in range(2 * STEP + 1))))
         clock.advance(20)
-        before = commits(path)
-        assert await store.run(MarkTaskRunsLate(15 * SECOND)) == Marked(LONGEST + STEP, None)
-        assert commits(path) == before + 2
+        assert await store.run(MarkTaskRunsLate(15 * SECOND)) == Marked(2 * STEP + 1, None)
+        assert len(executor.executed(MarkTaskRunsLate)) == 3
         await store.close()
-
-    run(main())
-
-
-def test_an_interrupted_chore_goes_on_where_it_stopped_and_tells_of_all_at_its_end(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with opened(new_database(tmp_path)) as store:
-            gates = [Gate() for _ in range(3)]
-            waiting = iter(gates)
-            chore = asyncio.ensure_future(store.run(Count(lambda: next(waiting)(), len(gates))))
-            for gate in gates:
-                await gate.reached()
-                assert store.waiting == 1
-                other = asyncio.ensure_future(store.run(BeatBroker("broker")))
-                await asyncio.sleep(0)
-                assert not chore.done()
-                gate.open()
-                await other
-            assert await chore == len(gates)
-            assert store.waiting == 0
 
     run(main())
 
 
 def test_the_writer_ends_a_chore_where_it_is(tmp_path: Path) -> None:
     async def main() -> None:
-        async with opened(new_database(tmp_path)) as store:
+        async with opened(new_database(tmp_path)) as (store, _):
             gate = Gate()
-            chore = asyncio.ensure_future(store.run(Count(gate, 100)))
+            chore = asyncio.ensure_future(store.run(Count(100, gate)))
             await gate.reached()
             closing = asyncio.ensure_future(store.close())
             await asyncio.sleep(0)

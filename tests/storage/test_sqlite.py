@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class Keep:
     def __init__(self, executor: SqliteExecutor) -> None:
         self.executor = executor
 
-    def execute(self, operations: Sequence[Any]) -> list[Any]:
-        return self.executor.execute(operations)
+    def execute(self, operations: Sequence[Any], *, sync: bool = True) -> list[Any]:
+        return self.executor.execute(operations, sync=sync)
 
     def close(self) -> None:
         pass
@@ -365,6 +366,22 @@ def test_every_connection_of_the_writer_is_safe(tmp_path: Path) -> None:
     finally:
         connection.close()
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 2000}
+
+
+def test_a_commit_waits_for_the_disk_unless_it_is_told_not_to(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class HowSafe(Operation[int]):
+        """Tells what the commit to come will wait for: 2 is FULL, 1 is NORMAL."""
+
+        def execute(self, tx: Any) -> int:
+            return tx._cursor.execute("PRAGMA synchronous").fetchone()[0]
+
+    executor = SqliteExecutor(new_database(tmp_path), FakeClock(), "broker")
+    try:
+        found = [executor.execute([HowSafe()], sync=sync) for sync in (True, False, False, True)]
+    finally:
+        executor.close()
+    assert found == [[2], [1], [1], [2]]
 
 
 def test_a_reading_connection_writes_nothing(db: Database) -> None:

@@ -65,7 +65,7 @@ class Retention:
     async def _delete(
         self, kind: RunKind, ids: tuple[str, ...], successes: int, failures: int, counts: dict[str, int]
     ) -> int:
-        """Delete as many of these as a transaction may; return how many are settled."""
+        """Delete as many of these as a step may; return how many are settled."""
         delete = DeleteOldFlowRuns if kind is FLOW_RUN else DeleteOldTaskRuns
         deleted = await self._store.run(delete(ids, successes, failures))
         counts["task_runs"] += deleted.task_runs

@@ -1,13 +1,11 @@
-"""The lane for work that nobody waits for: when the writer does some of it, and who may interrupt it."""
+"""The lane for work that nobody waits for: when the writer does a step of it."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
-
-from .operations.base import Operation
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
 Entry = TypeVar("Entry")
 
@@ -19,30 +17,6 @@ MEMORY: Final = 0.1
 QUIET: Final = 0.0006
 #: Seconds that a chore waits where there are always others; then it does one step, in their transaction.
 PATIENCE: Final = 0.02
-
-
-class Line(Protocol):
-    """Those who stand behind a chore."""
-
-    def waits(self) -> bool:
-        """Say whether somebody waits, or comes while the chore has a rest."""
-        ...
-
-    def take(self) -> Sequence[Operation[Any]]:
-        """Return the operations that came meanwhile: they go with the chore, in its transaction."""
-        ...
-
-
-class _Everybody:
-    def waits(self) -> bool:
-        return True
-
-    def take(self) -> Sequence[Operation[Any]]:
-        return ()
-
-
-#: A chore does no more than a step, and nobody joins it.
-EVERYBODY: Final[Line] = _Everybody()
 
 
 class Lane(Generic[Entry]):
@@ -81,9 +55,7 @@ class Lane(Generic[Entry]):
         """Others have been answered."""
         self._quiet = self._now() + QUIET
 
-    def rest(self, seconds: float) -> float:
-        """Return how long to rest now: so many seconds at most, none where nobody else writes."""
+    def rest(self, seconds: float) -> None:
+        """Begin nothing for so many seconds, at most: a step has been done. No rest where nobody else writes."""
         now = self._now()
-        rest = min(seconds, LONGEST_REST) if now < self._met + MEMORY else 0.0
-        self._rested = now + rest
-        return rest
+        self._rested = now + (min(seconds, LONGEST_REST) if now < self._met + MEMORY else 0.0)

@@ -20,7 +20,6 @@ from runlane.protocol.ids import uuid7
 from ..clock import Clock
 from ..errors import RunlaneError, StoreUnavailable
 from . import queries as q
-from .lane import EVERYBODY, Line
 from .operations.base import Operation
 from .queries import queues as qq
 from .queue_records import first_not_held, full_filters, is_queue_key, split_queue_key
@@ -94,10 +93,7 @@ class Compiler:
 class SqliteTransaction:
     """An open transaction on the writer's connection. See `transaction.Transaction`."""
 
-    def __init__(
-        self, cursor: sqlite3.Cursor, compiler: Compiler, ticks: Ticks, now: int, is_wanted: Callable[[], bool]
-    ) -> None:
-        self.is_wanted = is_wanted
+    def __init__(self, cursor: sqlite3.Cursor, compiler: Compiler, ticks: Ticks, now: int) -> None:
         self._cursor = cursor
         self._compiler = compiler
         self._ticks = ticks
@@ -208,6 +204,7 @@ class SqliteExecutor:
         self._connect = partial(connect, path)
         self._connection = self._connect()
         self._is_locked_out = False
+        self._syncs = True
         self._wait = wait or threading.Event().wait
         self._compiler = Compiler()
         self._clock = clock
@@ -215,49 +212,46 @@ class SqliteExecutor:
         self._ticks = Ticks(source or random.Random(), self._newest_state())
         self._number = 0
 
-    def execute(self, operations: Sequence[Operation[Any]], line: Line = EVERYBODY) -> list[Outcome | Exception]:
+    def execute(self, operations: Sequence[Operation[Any]], *, sync: bool = True) -> list[Outcome | Exception]:
         """Commit the operations as one group; return each one's outcome, or why it failed.
 
-        Who comes meanwhile and stands in the line is of the group, and behind them in what is returned. Who is
-        refused before it has written anything costs the others nothing. If one fails otherwise, the group is
-        rolled back and its operations are redone singly: it fails alone. When the database cannot be written at
-        all, each outcome is `StoreUnavailable`.
+        Who is refused before it has written anything costs the others nothing. If one fails otherwise, the group
+        is rolled back and its operations are redone singly: it fails alone. When the database cannot be written
+        at all, each outcome is `StoreUnavailable`. Without `sync` the commit does not wait for the disk: it gets
+        there with the next one that does.
         """
-        group = list(operations)
         try:
-            return self._transaction(group, line)
+            return self._transaction(operations, sync)
         except Exception as exc:
-            if len(group) == 1 or isinstance(exc, StoreUnavailable):
-                return [exc] * len(group)
-        return [outcome for operation in group for outcome in self.execute((operation,))]
+            if len(operations) == 1 or isinstance(exc, StoreUnavailable):
+                return [exc] * len(operations)
+        return [outcome for operation in operations for outcome in self.execute((operation,), sync=sync)]
 
-    def _transaction(self, group: list[Operation[Any]], line: Line) -> list[Outcome]:
+    def _transaction(self, operations: Sequence[Operation[Any]], sync: bool) -> list[Outcome]:
         cursor = self._connection.cursor()
         with closing(cursor):
-            self._begin(cursor)
+            self._begin(cursor, sync)
             try:
-                outcomes = self._run(cursor, group, line)
+                outcomes = self._run(cursor, operations)
             except BaseException as exc:
                 self._rollback()
                 raise _unavailable(exc) from exc
             self._commit(cursor)
         return outcomes
 
-    def _run(self, cursor: sqlite3.Cursor, group: list[Operation[Any]], line: Line) -> list[Outcome]:
-        """Execute a group, which grows by who stands in the line then."""
-        tx = SqliteTransaction(cursor, self._compiler, self._ticks, self._clock.now(), line.waits)
-        outcomes = [tx.attempt(operation) for operation in group]
-        if joined := line.take():
-            tx.now = self._clock.now()
-            group += joined
-            outcomes += [tx.attempt(operation) for operation in joined]
+    def _run(self, cursor: sqlite3.Cursor, operations: Sequence[Operation[Any]]) -> list[Outcome]:
+        tx = SqliteTransaction(cursor, self._compiler, self._ticks, self._clock.now())
+        outcomes = [tx.attempt(operation) for operation in operations]
         tx.flush()
         self._number += 1
         tx.run(q.mark_commit, {"broker_id": self._broker_id, "number": self._number})
         return outcomes
 
-    def _begin(self, cursor: sqlite3.Cursor) -> None:
+    def _begin(self, cursor: sqlite3.Cursor, sync: bool) -> None:
         try:
+            if sync != self._syncs:
+                cursor.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
+                self._syncs = sync
             cursor.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as exc:
             self._be_patient(cursor, not _is_locked(exc))
@@ -306,6 +300,7 @@ class SqliteExecutor:
             self._connection.close()
             self._connection = self._connect()
             self._is_locked_out = False
+            self._syncs = True
 
     def close(self) -> None:
         """Close the connection; the last one to close folds the WAL into the file."""

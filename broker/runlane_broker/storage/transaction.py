@@ -58,10 +58,6 @@ class Transaction(Protocol):
         """Return a random number in [0, 1)."""
         ...
 
-    def is_wanted(self) -> bool:
-        """Say whether somebody waits for the writer: a chore ends when it has done a step."""
-        ...
-
 
 def add_state(
     tx: Transaction,

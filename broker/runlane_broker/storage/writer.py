@@ -3,8 +3,8 @@
 Operations come from the event loop and their outcomes go back to it, one hop each way per group. While a group
 is on the disk, the next one gathers; so a commit costs little under load and nothing extra without.
 
-Chores (see `lane`) begin when nothing else waits. Who comes while one is at work interrupts it, and shares its
-commit: a chore would hold others up by its sync to the disk rather than by its statements.
+Chores (see `lane`) have their turns when nothing else waits. Each step is a commit that does not wait for the
+disk: so who comes waits for half a millisecond, and has nothing to commit for anybody else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from ..errors import StoreUnavailable
-from .lane import Lane, Line
+from .lane import Lane
 from .operations.base import Chore, Operation
 
 T = TypeVar("T")
@@ -37,10 +37,10 @@ LAZY_SECONDS: Final = 0.02
 class Executor(Protocol):
     """What commits a group (see `sqlite.SqliteExecutor`)."""
 
-    def execute(self, operations: Sequence[Operation[Any]], line: Line = ...) -> list[Any]:
-        """Commit the operations as one group, with those who then stand in the line.
+    def execute(self, operations: Sequence[Operation[Any]], *, sync: bool = True) -> list[Any]:
+        """Commit the operations as one group; return each one's outcome or exception.
 
-        Return each one's outcome or exception.
+        Without `sync` a loss of power may undo it, until something is committed with it.
         """
         ...
 
@@ -61,8 +61,6 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._lane: Lane[Entry] = Lane()
-        #: Who has interrupted a chore, and is next (None: the end). Of the writer's thread.
-        self._first: list[Entry | None] = []
         #: Whether the end has come: chores come to theirs where they are. Of the writer's thread.
         self._ends = False
         self._thread = threading.Thread(target=self._work, name="runlane-writer", daemon=True)
@@ -135,42 +133,39 @@ class Writer:
 
     def _work(self) -> None:
         while (group := self._take()) is not None:
-            if isinstance(chore := group[0][0], Chore):
-                outcomes = self._do_chore(chore, group)
-            else:
-                outcomes = self._executor.execute([operation for operation, _ in group])
-            if any(isinstance(operation, Chore) for operation, _ in group):
-                self._put_back(group, outcomes)
+            outcomes = self._execute(group)
             if group:
                 self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
                 self._lane.part()
         self._executor.close()
 
-    def _do_chore(self, chore: Chore[Any], group: list[Entry]) -> list[Any]:
-        """Have a chore done, and what comes meanwhile, which joins the group."""
-        outcomes = self._executor.execute(
-            [chore], _Line(self._queue, self._first, self._lane, self._fill, group, chore.rest)
-        )
-        if len(group) > 1:
-            self._lane.meet()
+    def _execute(self, group: list[Entry]) -> list[Any]:
+        """Have a group committed, and return the outcomes of those of it who are to be told."""
+        operations = [operation for operation, _ in group]
+        if isinstance(chore := operations[0], Chore):  # alone
+            began = time.monotonic()
+            outcomes = self._executor.execute(operations, sync=False)
+            self._lane.rest(chore.rest * (time.monotonic() - began))
+        else:
+            outcomes = self._executor.execute(operations)
+        self._put_back(group, outcomes)
         return outcomes
 
     def _put_back(self, group: list[Entry], outcomes: list[Any]) -> None:
-        """Have chores go on that are not done yet, unless this is the end; nobody is told of them so far."""
-        for index in reversed(range(len(group))):
-            operation, done = group[index]
-            if not isinstance(operation, Chore) or isinstance(outcomes[index], Exception) or self._ends:
-                continue
-            if (rest := operation.then(outcomes[index])) is not None:
-                self._lane.put((rest, done))
-                del group[index], outcomes[index]
+        """Have a chore go on that is not done yet, unless this is the end; nobody is told of it so far."""
+        operation, done = group[-1]
+        if not isinstance(operation, Chore) or isinstance(outcomes[-1], Exception) or self._ends:
+            return
+        if (rest := operation.then(outcomes[-1])) is not None:
+            self._lane.put((rest, done))
+            del group[-1], outcomes[-1]
 
     def _take(self) -> list[Entry] | None:
         """Wait for operations and take all that wait, or a chore if none does. None: nothing more will come."""
         group: list[Entry] = []
         while not group:
             try:
-                first = self._first.pop() if self._first else self._queue.get(timeout=self._lane.due_in())
+                first = self._queue.get(timeout=self._lane.due_in())
             except Empty:
                 return [self._lane.take()]
             if first is None:
@@ -222,41 +217,3 @@ class Writer:
                 done(outcome)
             except Exception as exc:  # one caller's mistake must not cost the others their outcomes
                 self._loop.call_exception_handler({"message": "a commit's callback failed", "exception": exc})
-
-
-class _Line:
-    """Those who stand behind a chore that is at work: see `lane.Line`."""
-
-    def __init__(
-        self,
-        queue: SimpleQueue[Entry | None],
-        came: list[Entry | None],
-        lane: Lane[Entry],
-        fill: Callable[[list[Entry], Entry | None], None],
-        group: list[Entry],
-        rest: float,
-    ) -> None:
-        self._queue = queue
-        self._came = came
-        self._lane = lane
-        self._fill = fill
-        self._group = group
-        self._rest = rest
-        self._step_began = time.monotonic()
-
-    def waits(self) -> bool:
-        """Say whether somebody waits, or comes in the chore's rest; the transaction stays open meanwhile."""
-        rest = self._lane.rest(self._rest * (time.monotonic() - self._step_began))
-        try:
-            self._came.append(self._queue.get(timeout=rest))
-        except Empty:
-            self._step_began = time.monotonic()
-            return False
-        return True
-
-    def take(self) -> Sequence[Operation[Any]]:
-        """Add to the group who waits."""
-        before = len(self._group)
-        if self._came:
-            self._fill(self._group, self._came.pop())
-        return [operation for operation, _ in self._group[before:]]

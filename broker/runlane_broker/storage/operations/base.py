@@ -39,16 +39,16 @@ class Operation(ABC, Generic[T_co]):
 
 
 class Chore(Operation[T_co]):
-    """Work that nobody waits for: done when the writer has nothing else to do.
+    """Work that nobody waits for: done when the writer has nothing else to do, a step at a time.
 
-    `execute` goes on in steps of half a millisecond or so until `Transaction.is_wanted`, and says how far it came;
-    from there the writer goes on in its own time. The last outcome is the whole chore's; an earlier one, where the
-    writer ends.
+    `execute` is one step, of half a millisecond or so, and says how far it came; from there the writer goes on in
+    its own time. The last outcome is the whole chore's; an earlier one, where the writer ends. Steps are not
+    waited for until they are on the disk: a loss of power may undo the last of them, and they are found again.
     """
 
     __slots__ = ()
 
-    #: For how long it rests after a step while others write, as a multiple of what the step took.
+    #: For how long it rests after a step while others write, as a multiple of what the step took, commit and all.
     rest: ClassVar[float] = 1.8
 
     def then(self, outcome: Any) -> Self | None:

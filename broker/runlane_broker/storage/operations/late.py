@@ -25,10 +25,8 @@ from .pushing import start_limits
 
 #: Runs that are looked at in one step. A run takes 9 to 11 µs of CPU: so who comes waits for 0.3 ms.
 STEP: Final = 25
-#: And in one transaction, while nobody comes: 4 to 8 ms.
-LONGEST: Final = 400
 
-#: Where a transaction ends: the due time and the id of its last run. The first one begins after this.
+#: Where a step ends: the due time and the id of its last run. The first one begins after this.
 Place: TypeAlias = tuple[int, str]
 BEGINNING: Final[Place] = (-(2**62), "")
 
@@ -54,7 +52,7 @@ _place = itemgetter(1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """How many runs have been marked so far; `next` is where the next transaction begins, None at the end."""
+    """How many runs have been marked so far; `next` is where the next step begins, None at the end."""
 
     marked: int
     next: Place | None
@@ -73,25 +71,16 @@ class _MarkLate(Chore[Marked]):
         return None if outcome.next is None else replace(self, after=outcome.next, marked=outcome.marked)
 
     def execute(self, tx: Transaction) -> Marked:
-        """Choose and mark, step by step."""
-        marked = self.marked
-        place = self.after
+        """Choose and mark."""
         tx.flush()
         why = self._judge(tx)
-        for _ in range(LONGEST // STEP):
-            runs = self._page(tx, place)
-            late: dict[str, list[str]] = {}
-            for run in runs:
-                if (reason := why(*run)) is not None:
-                    late.setdefault(reason, []).append(run[0])
-            for reason, ids in late.items():
-                marked += self._mark(tx, ids, reason)
-            if len(runs) < STEP:
-                return Marked(marked, None)
-            place = max(map(_place, runs))
-            if tx.is_wanted():
-                break
-        return Marked(marked, place)
+        runs = self._page(tx, self.after)
+        late: dict[str, list[str]] = {}
+        for run in runs:
+            if (reason := why(*run)) is not None:
+                late.setdefault(reason, []).append(run[0])
+        marked = sum(self._mark(tx, ids, reason) for reason, ids in late.items())
+        return Marked(self.marked + marked, max(map(_place, runs)) if len(runs) == STEP else None)
 
     @abstractmethod
     def _page(self, tx: Transaction, place: Place) -> list[Any]:
