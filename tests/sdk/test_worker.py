@@ -183,6 +183,25 @@ def test_a_task_that_fails(
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("large", "runlane.errors.PayloadTooLarge: the result: "),
+        ("odd", "runlane.errors.PayloadError: the result: "),
+    ],
+)
+def test_a_result_that_cannot_be_sent_is_in_the_log(how: str, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with fake_broker() as broker, working(broker, Stage()) as (_, peer):
+            sent = pushed("fail", how=how)
+            await peer.push(sent)
+            await peer.finished()
+            (said,) = (record for record in caplog.records if record.levelname == "WARNING")
+            assert said.getMessage().startswith(f"run {sent.id} of fail failed: {why}")
+
+    run(main())
+
+
 @pytest.mark.parametrize("parameters", [{}, {"a": "x"}, {"a": 1, "c": 1}])
 def test_bad_parameters_fail_for_good(parameters: dict[str, Any]) -> None:
     async def main() -> None:

@@ -84,10 +84,14 @@ def _begin(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _completed(call: Call, value: object, max_payload_bytes: int) -> Report:
+    run = call.run
     try:
-        return outcomes.completed(call.run, value, call.task.results, max_payload_bytes)
+        report = outcomes.completed(run, value, call.task.results, max_payload_bytes)
     except Exception as exc:  # code of the result's own, that says how it is sent
         return _report_of(call, exc)
+    if report.state.type == "FAILED":  # nothing was raised that would say why
+        log.warning("run %s of %s failed: %s", run.id, run.task_key, report.state.message)
+    return report
 
 
 def _report_of(call: Call, error: BaseException) -> Report:
