@@ -248,9 +248,11 @@ def gather(*futures: RunFuture[Any], timeout: float | None = None, return_except
     """Wait for all of the runs, at most `timeout` seconds, and return their results in order.
 
     The first run that fails ends the waiting, and its error is raised; with `return_exceptions` errors stand
-    among the results. Raises `TimeoutError`, and `WouldBlock` where an event loop runs.
+    among the results. Raises `TimeoutError`, `ArgumentError` for what is no future, and `WouldBlock` where an
+    event loop runs.
     """
     may_block("gather()", "await agather(…)")
+    _check(futures)
     if timeout is None:
         current.check_wait([future.id for future in futures])
     ends = run_sync(_ends(futures, timeout, fail_fast=not return_exceptions), pause)
@@ -269,6 +271,7 @@ async def agather(
     *futures: RunFuture[Any], timeout: float | None = None, return_exceptions: bool = False
 ) -> list[Any]:
     """Wait for all of the runs as `gather` does, in an event loop."""
+    _check(futures)
     ends = await _ends(futures, timeout, fail_fast=not return_exceptions)
     return _results(futures, ends, return_exceptions=return_exceptions)
 
@@ -306,6 +309,14 @@ def _ids_of(runs: Iterable[RunFuture[Any] | str | UUID]) -> list[str]:
 async def _cancelled(run_ids: Sequence[str], client: Client | None = None) -> list[StateType | None]:
     answers = await (client or current_client()).cancel(run_ids)
     return [None if answer.state is None else answer.state.type for answer in answers]
+
+
+def _check(futures: Sequence[object]) -> None:
+    for one in futures:
+        if not isinstance(one, RunFuture):
+            raise ArgumentError(
+                f"{type(one).__name__} is no future of a run; those of a list are gather(*futures)"
+            )
 
 
 async def _ends(futures: Sequence[RunFuture[Any]], seconds: float | None, *, fail_fast: bool) -> list[Any]:

@@ -204,6 +204,21 @@ def test_map_takes_arguments_as_the_built_in_does() -> None:
             add.options(idempotency_key="k").map([1])
 
 
+def test_what_is_no_future_is_not_waited_for() -> None:
+    with auto_broker() as broker, Client(broker.settings):
+        futures: Any = add.map([1, 2], [3, 4])
+        with pytest.raises(
+            ArgumentError, match=r"^list is no future of a run; those of a list are gather\(\*futures\)$"
+        ):
+            gather(futures)
+
+    async def main() -> None:
+        with pytest.raises(ArgumentError, match="list is no future"):
+            await agather(futures)
+
+    run(main())
+
+
 def test_amap_is_the_same() -> None:
     async def main() -> None:
         with auto_broker() as broker:
