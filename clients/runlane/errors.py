@@ -156,7 +156,8 @@ class RunFailed(RunError):
     """
 
     def __init__(self, run_id: str, state: RunState, type_: str, message: str, traceback: str) -> None:
-        super().__init__(run_id, state, f"run {run_id} is {state.name}: {type_}: {message}")
+        what = f"{type_}: {message}" if message else type_
+        super().__init__(run_id, state, f"run {run_id} is {state.name}: {what}")
         self.type = type_
         self.message = message
         self.traceback = traceback

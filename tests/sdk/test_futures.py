@@ -100,6 +100,11 @@ def test_an_error_shows_what_happened_on_the_worker() -> None:
     assert printed.endswith("app.Broken: bad\nOn the worker:\nTraceback:\n  in the app\n")
 
 
+def test_an_error_without_a_message_is_its_type() -> None:
+    error = m.Raw(b'{"type":"KeyboardInterrupt","message":"","traceback":""}')
+    assert str(error_of(ended("1", "FAILED", "Failed", error=error))) == "run 1 is Failed: KeyboardInterrupt"
+
+
 @pytest.mark.parametrize(
     "error",
     [
