@@ -376,11 +376,14 @@ def test_a_refused_lock_leaves_the_name_of_its_holder(path: Path) -> None:
     lock.release()
 
 
-@pytest.mark.parametrize("below", ["missing/runlane.db", "file/runlane.db"])
-def test_a_lock_that_cannot_be_made_is_one_clear_line(tmp_path: Path, below: str) -> None:
+@pytest.mark.parametrize(("folder", "why"), [("missing", "there is no folder {}"), ("file", "Not a directory")])
+def test_a_lock_that_cannot_be_made_is_one_clear_line(tmp_path: Path, folder: str, why: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StartupError, match="cannot write beside the database"):
-        FileLock(tmp_path / below)
+    database = tmp_path / folder / "runlane.db"
+    with pytest.raises(StartupError) as refused:
+        FileLock(database)
+    reason = why.format(database.parent)
+    assert str(refused.value) == f"cannot write beside the database {database}: {reason}"
 
 
 # --- Locations ----------------------------------------------------------------------------------------------

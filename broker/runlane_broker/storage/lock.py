@@ -33,7 +33,9 @@ class FileLock:
         try:
             self._file = self._path.open("a+", encoding="ascii")
         except OSError as exc:
-            raise StartupError(f"cannot write beside the database {database}: {exc.strerror}") from exc
+            missing = isinstance(exc, FileNotFoundError)
+            why = f"there is no folder {database.parent}" if missing else exc.strerror
+            raise StartupError(f"cannot write beside the database {database}: {why}") from exc
         try:
             _try_lock(self._file)
         except OSError as exc:
