@@ -128,6 +128,7 @@ def test_it_is_refused_by_name(broker: Host, path: str, body: Any, place: list[A
     ("path", "body", "place", "message"),
     [
         ("task_runs/", {**RUN, "flow_run_id": "x"}, ["flow_run_id"], "not a UUID"),
+        ("work_pools/", {"name": "a/b"}, ["name"], "a name has 1 to 200 characters, and none of / % & > <"),
         (
             "task_runs/",
             {**RUN, "labels": {"x": {}}},

@@ -10,12 +10,18 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import Invalid
+from ..schemas.flows import PATH_NAME_PATTERN
 from ..schemas.ids import ID_PATTERN
 
 _PLACED: Final = re.compile(r"(?P<said>.*) - at (?P<key>`key` in )?`\$(?P<place>[^`]*)`", re.DOTALL)
 _FIELD: Final = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>[^`]*)`")
 _NO_CHOICE: Final = re.compile(r"Invalid (enum )?value ")
-_NO_ID: Final = re.compile(rf"Expected `str.*` matching regex {re.escape(repr(ID_PATTERN))}", re.DOTALL)
+#: What stands in place of a pattern, for people.
+_PATTERNS: Final = {
+    repr(ID_PATTERN): "not a UUID",
+    repr(PATH_NAME_PATTERN): "a name has 1 to 200 characters, and none of / % & > <",
+}
+_NO_MATCH: Final = re.compile(r"Expected `str.*` matching regex (?P<pattern>'.*')", re.DOTALL)
 _STEP: Final = re.compile(r"\[(\d+|\.\.\.)\]|([^.\[\]]+)")
 #: How msgspec writes the key of an object whose keys are not declared.
 _ANY_KEY: Final = "[...]"
@@ -36,8 +42,8 @@ def invalid(error: msgspec.ValidationError, type_: Any) -> Invalid:
     elif _NO_CHOICE.match(said):
         choices = ", ".join(map(str, _choices(type_, place)))
         said = f"{said}; one of: {choices}" if choices else said
-    elif _NO_ID.fullmatch(said):
-        said = "not a UUID"
+    elif found := _NO_MATCH.fullmatch(said):
+        said = _PATTERNS.get(found["pattern"], said)
     if placed and placed["key"]:
         said = f"a key: {said}"
     return Invalid(said, place.partition(_ANY_KEY)[0] or None, kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, field
 
@@ -13,7 +13,8 @@ from .runs import Page
 from .states import Labels, Tags
 
 #: Prefect's rule for names that stand in paths.
-PathName: TypeAlias = Annotated[str, Meta(pattern=r"^[^/%&><]{1,200}\Z")]
+PATH_NAME_PATTERN: Final = r"^[^/%&><]{1,200}\Z"
+PathName: TypeAlias = Annotated[str, Meta(pattern=PATH_NAME_PATTERN)]
 
 
 class FlowCreate(Request):
