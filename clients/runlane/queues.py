@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from .config import ClientSection, load_config
+from .errors import ArgumentError
 from .rest import NotReached, RequestRefused, ask
 
 __all__ = ["DEFAULT_POOL", "NotReached", "RequestRefused", "WorkQueues"]
@@ -22,9 +23,11 @@ _MOST: Final = 200
 
 
 class WorkQueues:
-    """What can be done with pools and queues. All raise `RequestRefused`, and `NotReached`.
+    """What can be done with pools and queues.
 
-    Pools and queues are dicts, as the HTTP API shows them. A `client` of None is read from the settings.
+    All raise `RequestRefused`, `NotReached`, and `ArgumentError` for a name with a slash: a queue's pool is an
+    argument of its own. Pools and queues are dicts, as the HTTP API shows them. A `client` of None is read from
+    the settings.
     """
 
     def __init__(self, client: ClientSection | None = None) -> None:
@@ -96,8 +99,14 @@ class WorkQueues:
 
 
 def _pool(name: str) -> str:
-    return f"/work_pools/{quote(name, safe='')}"
+    return f"/work_pools/{_in_path(name)}"
 
 
 def _queue(pool: str | None, name: str) -> str:
-    return f"{_pool(pool or DEFAULT_POOL)}/queues/{quote(name, safe='')}"
+    return f"{_pool(pool or DEFAULT_POOL)}/queues/{_in_path(name)}"
+
+
+def _in_path(name: str) -> str:
+    if "/" in name:  # no route would be found, and the broker could not say why
+        raise ArgumentError(f"no name has a slash: {name!r}; a queue's pool is given as pool=")
+    return quote(name, safe="")

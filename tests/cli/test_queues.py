@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runlane.config import ClientSection
+from runlane.errors import ArgumentError
 from runlane.queues import NotReached, RequestRefused, WorkQueues
 
 from .harness import TOKEN, Broker, Run
@@ -76,6 +77,10 @@ def test_the_same_from_a_program(broker: Broker) -> None:
     assert refused.value.status == 409
     with pytest.raises(RequestRefused, match="concurrency_limit"):
         queues.update("q", concurrency_limit=-1)
+    with pytest.raises(
+        ArgumentError, match=r"^no name has a slash: 'p/default'; a queue's pool is given as pool=$"
+    ):
+        queues.pause("p/default")
 
 
 @pytest.mark.parametrize(
