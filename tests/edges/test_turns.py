@@ -7,6 +7,7 @@ import gc
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +15,7 @@ from runlane_broker.gateway import talk
 from runlane_broker.serving import deadlines
 from runlane_broker.serving.turns import (
     CROWD,
+    LATELY,
     PASS_SECONDS,
     STRANGERS_REST,
     VAIN_REST,
@@ -98,6 +100,7 @@ def test_who_talks_in_vain_has_turns_a_third_of_the_time_and_strangers_have_thei
         resting: list[Callable[[], None]] = []
         monkeypatch.setattr(loop, "call_later", later)
         turns = Turns(lambda: now)
+        turns.served()
         tasks = [asyncio.create_task(one()) for one in (in_vain, in_vain, stranger)]
         for _ in range(10):
             await asyncio.sleep(0)
@@ -120,6 +123,7 @@ def test_a_crowd_of_strangers_is_served_without_rests(monkeypatch: pytest.Monkey
     async def main() -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, _: rests.append(seconds))
         turns = Turns(lambda: 0.0)
+        turns.served()
         tasks = [asyncio.create_task(turns.next()) for _ in range(4 * CROWD)]
         while not rests:
             await asyncio.sleep(0)
@@ -138,6 +142,7 @@ def test_after_turns_of_strangers_there_is_a_rest_too(monkeypatch: pytest.Monkey
         nonlocal now
         monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, _: rests.append(seconds))
         turns = Turns(lambda: now)
+        turns.served()
         await turns.next()
         now += PASS_SECONDS
         for _ in range(5):
@@ -145,6 +150,41 @@ def test_after_turns_of_strangers_there_is_a_rest_too(monkeypatch: pytest.Monkey
 
     asyncio.run(main())
     assert rests == pytest.approx([STRANGERS_REST * PASS_SECONDS])
+
+
+@pytest.mark.parametrize("vain", [False, True])
+def test_there_are_rests_only_for_those_who_were_served_lately(
+    monkeypatch: pytest.MonkeyPatch, *, vain: bool
+) -> None:
+    now = 1000.0
+    resting: list[Callable[[], None]] = []
+
+    async def main() -> None:
+        nonlocal now
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_later", lambda _, callback: resting.append(callback))
+        monkeypatch.setattr(loop, "time", lambda: now)
+        turns = Turns(lambda: 0.0)
+
+        async def rests() -> bool:
+            await turns.next(vain=vain)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            rested = bool(resting)
+            while resting:
+                resting.pop()()
+            await asyncio.sleep(0)
+            return rested
+
+        assert not await rests()
+        turns.served()
+        assert await rests()
+        now += 0.9 * LATELY
+        assert await rests()
+        now += 0.2 * LATELY
+        assert not await rests()
+
+    asyncio.run(main())
 
 
 def test_a_turn_that_nobody_waits_for_any_more_is_passed_on() -> None:
@@ -195,6 +235,27 @@ def test_only_who_is_not_trusted_waits() -> None:
         alone = standing_of({"type": "websocket"})
         alone.trusted = False
         assert not alone.waits, "another server has no turns"
+
+    asyncio.run(main())
+
+
+def test_who_is_of_use_for_the_first_time_is_nobody_to_rest_for() -> None:
+    async def main() -> None:
+        turns = Mock()
+        standing = Standing(turns)
+        standing.trusted = False
+        standing.judge(vain=False)
+        assert not standing.trusted
+        standing.judge(vain=False, of_use=True)
+        assert standing.trusted
+        turns.served.assert_not_called()
+        standing.judge(vain=False)
+        turns.served.assert_not_called()
+        standing.judge(vain=False, of_use=True)
+        turns.served.assert_called_once()
+        standing.judge(vain=True, of_use=True)
+        assert not standing.trusted
+        Standing(None).judge(vain=False, of_use=True)
 
     asyncio.run(main())
 

@@ -139,17 +139,15 @@ class Connection:
         """Note that a frame changed something; a peer that is of use waits for no turns."""
         self._talk.become_known()
         self._outbox.high_water = HIGH_WATER
-        self._standing.trusted = True
-        self._judge()
+        self._judge(of_use=True)
 
     def _patience(self) -> float:
         """Return for how many seconds a message may wait to be taken."""
         return WRITE_SECONDS if self._standing.trusted else STRANGERS_WRITE_SECONDS
 
-    def _judge(self) -> None:
+    def _judge(self, *, of_use: bool = False) -> None:
         """See whether it talks in vain or takes too little; who does is not trusted until it is of use again."""
-        self._standing.vain = self._outbox.congested or not self._talk.is_sparing
-        self._standing.trusted = self._standing.trusted and not self._standing.vain
+        self._standing.judge(vain=self._outbox.congested or not self._talk.is_sparing, of_use=of_use)
 
     def silence(self) -> None:
         """Close: it has said too much."""

@@ -103,9 +103,7 @@ class EventsIn:
             logger.warning("an event was not understood: %s%s", why, more)
 
     def _judge(self, *, of_use: bool) -> None:
-        """Who is of use is trusted, unless he talks in vain."""
-        self._standing.vain = not self._talk.is_sparing
-        self._standing.trusted = (of_use or self._standing.trusted) and not self._standing.vain
+        self._standing.judge(vain=not self._talk.is_sparing, of_use=of_use)
 
     async def _record(self) -> None:
         while True:

@@ -3,13 +3,14 @@
 The loop does in one pass whatever is ready. With two hundred connections that all have something to say, a pass
 takes a tenth of a second, and everybody waits for its end. So a connection that has not been of use yet, or that
 talks in vain, waits for a turn, of which there are so few in a pass that it stays short; all others go on as if it
-were not there. And after turns there is a rest, or those who wait for them would have the loop always at work when
-somebody else comes.
+were not there. And after turns there is a rest while others are served, or those who wait for them would have the
+loop always at work when one of those comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections import deque
@@ -30,6 +31,8 @@ STRANGERS_REST: Final = 6.0
 VAIN_REST: Final = 20.0
 #: So many strangers at once are no pest but a fleet that comes back: rests would have them wait for too long.
 CROWD: Final = 256
+#: Rests are for those who wait for nothing. If none of them has been of use for so long, there are none. Seconds.
+LATELY: Final = 1.0
 _NO_CROWD: Final = sys.maxsize
 #: (Windows counts a thread's time in sixtieths of a second.)
 _CLOCK: Final = time.perf_counter if sys.platform == "win32" else time.thread_time
@@ -46,11 +49,19 @@ class Turns:
 
     def __init__(self, clock: Callable[[], float] = _CLOCK) -> None:
         self._loop = asyncio.get_running_loop()
-        self._strangers = _Line(self._loop, clock, STRANGERS_REST, CROWD)
-        self._vain = _Line(self._loop, clock, VAIN_REST)
+        self._served = -math.inf
+        self._strangers = _Line(self._loop, clock, self._protects, STRANGERS_REST, CROWD)
+        self._vain = _Line(self._loop, clock, self._protects, VAIN_REST)
 
     def __repr__(self) -> str:
         return f"<Turns, {self._strangers.count} strangers waiting, {self._vain.count} others>"
+
+    def served(self) -> None:
+        """Note that somebody is served who waits for no turn: for a while there are rests for his sake."""
+        self._served = self._loop.time()
+
+    def _protects(self) -> bool:
+        return self._loop.time() - self._served < LATELY
 
     def call(self, callback: Callable[[], None], *, vain: bool = False) -> None:
         """Call this when it is its turn: soon, and never from within."""
@@ -64,17 +75,22 @@ class Turns:
 
 
 class _Line:
-    """Those who wait for the same turns. After each lot it rests `rest` times as long, unless `crowd` wait."""
+    """Those who wait for the same turns.
+
+    While it `protects` somebody it rests after each lot, `rest` times as long, unless `crowd` wait.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
+        protects: Callable[[], bool],
         rest: float,
         crowd: int = _NO_CROWD,
     ) -> None:
         self._loop = loop
         self._clock = clock
+        self._protects = protects
         self._rest = rest
         self._crowd = crowd
         self._rests = True
@@ -102,7 +118,7 @@ class _Line:
             return
         self._since = self._clock()
         turns = [self._waiting.popleft() for _ in range(min(self._together, len(self._waiting)))]
-        self._rests = len(self._waiting) < self._crowd
+        self._rests = len(self._waiting) < self._crowd and self._protects()
         self._loop.call_soon(self._given, _PASSES if self._rests else 1)
         for turn in turns:
             try:
@@ -149,6 +165,13 @@ class Standing:
         self._trusted = trusted
         if trusted:
             self.widen()
+
+    def judge(self, *, vain: bool, of_use: bool = False) -> None:
+        """Who is of use is trusted, unless it talks in vain."""
+        if of_use and self._trusted and self._turns is not None:
+            self._turns.served()
+        self.vain = vain
+        self.trusted = (of_use or self._trusted) and not vain
 
     def widen(self) -> None:
         """It takes what it is sent: more may be on its way to it from now on."""
