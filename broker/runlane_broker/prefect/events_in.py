@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -13,7 +13,7 @@ from ..access import Access
 from ..core.core import Core
 from ..errors import Invalid
 from ..gateway.talk import Talk
-from ..serving.receipts import EXTENSION, Receipts
+from ..serving.receipts import receipts_of
 from ..serving.sizes import allow_messages
 from ..serving.turns import standing_of
 from ..storage.operations.reporting import ReportedState
@@ -44,7 +44,7 @@ class EventsIn:
         self._socket = socket
         self._access = access
         self._reporter = core.events.reporter()
-        self._receipts = _receipts(socket)
+        self._receipts = receipts_of(socket.scope)
         self._standing = standing_of(socket.scope)
         self._standing.trusted = False
         self._talk = Talk(core.clock.monotonic)
@@ -118,9 +118,3 @@ class EventsIn:
             self._receipts.settle(len(batch))
             for _ in batch:
                 self._queue.task_done()
-
-
-def _receipts(socket: WebSocket) -> Receipts:
-    extensions: dict[str, Any] = socket.scope.get("extensions") or {}
-    offered: dict[str, Receipts] = extensions.get(EXTENSION) or {}
-    return offered.get("receipts") or Receipts()

@@ -11,12 +11,12 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.http11 import Request
 
 from .buffers import SEND_BUFFER, STRANGERS_BUFFER, keep
 from .corking import Corked
+from .extensions import ExtensibleProtocol
 from .turns import EXTENSION, Standing, Turns
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class PromptHTTP(HTTPProtocol):
             self._deadline = None
 
 
-class PromptWebSocket(WebSocketsSansIOProtocol):
+class PromptWebSocket(ExtensibleProtocol):
     """Does not wait for a peer that was closed to take what was sent, and owes no pong to one that takes none.
 
     It pings whoever has said nothing for a while, and nobody else.
@@ -130,14 +130,13 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
         super().__init__(*args, **options)
         self._turns = turns
         self._standing = Standing(turns, self._widen)
+        self.offer(EXTENSION, standing=self._standing)
 
     def handle_connect(self, event: Request) -> None:
-        """Tell the application how the connection stands."""
+        """Keep little for it: it is a stranger."""
         super().handle_connect(event)
-        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:  # the application has not begun yet
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             keep(self.transport, STRANGERS_BUFFER)
-            extensions = self.scope.get("extensions") or {}
-            self.scope["extensions"] = {**extensions, EXTENSION: {"standing": self._standing}}
 
     async def run_asgi(self) -> None:
         """Serve the connection; then it has a moment to go by itself, unless it takes nothing any more."""

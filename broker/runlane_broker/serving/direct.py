@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
-from websockets.http11 import Request
+
+from .extensions import ExtensibleProtocol, offered
 
 #: The name of the ASGI extension; it holds the `Direct` of the connection as "direct".
 EXTENSION: Final = "runlane.direct"
@@ -30,21 +30,13 @@ class Direct:
         self.take: Callable[[str], None] | None = None
 
 
-class DirectProtocol(WebSocketsSansIOProtocol):
+class DirectProtocol(ExtensibleProtocol):
     """uvicorn's protocol, with `Direct` in its scope."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._direct = Direct(self._send)
-
-    def handle_connect(self, event: Request) -> None:
-        """Offer the extension."""
-        super().handle_connect(event)
-        if self.response.status_code == 101:  # the application has not begun yet
-            self.scope["extensions"] = {
-                **(self.scope.get("extensions") or {}),
-                EXTENSION: {"direct": self._direct},
-            }
+        self.offer(EXTENSION, direct=self._direct)
 
     def handle_text(self, event: Frame) -> None:
         """Hand a whole message over, unless others still wait to be received."""
@@ -73,6 +65,4 @@ class DirectProtocol(WebSocketsSansIOProtocol):
 
 def direct_way(scope: MutableMapping[str, Any]) -> Direct | None:
     """Return the short way of a connection; None: its server has none."""
-    extensions: dict[str, Any] = scope.get("extensions") or {}
-    offered: dict[str, Direct] = extensions.get(EXTENSION) or {}
-    return offered.get("direct")
+    return offered(scope, EXTENSION).get("direct")

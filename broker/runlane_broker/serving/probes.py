@@ -11,9 +11,9 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
-from websockets.http11 import Request
+
+from .extensions import ExtensibleProtocol, offered
 
 #: The ASGI extension: its `probe` is the connection's `Probe`.
 EXTENSION: Final = "runlane.probe"
@@ -65,18 +65,13 @@ class Credit:
             self._limit = min(2 * self._limit, self._most)
 
 
-class ProbeProtocol(WebSocketsSansIOProtocol):
+class ProbeProtocol(ExtensibleProtocol):
     """uvicorn's protocol, with a `Probe` in its scope."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._probe = Probe(self._send_ping)
-
-    def handle_connect(self, event: Request) -> None:
-        """Offer the extension."""
-        super().handle_connect(event)
-        if self.response.status_code == 101:  # the application has not begun yet
-            self.scope["extensions"] = {**(self.scope.get("extensions") or {}), EXTENSION: {"probe": self._probe}}
+        self.offer(EXTENSION, probe=self._probe)
 
     def handle_pong(self, event: Frame) -> None:
         """Tell who waits for it."""
@@ -92,6 +87,4 @@ class ProbeProtocol(WebSocketsSansIOProtocol):
 
 def probe_of(scope: Mapping[str, Any]) -> Probe:
     """Return that of a connection; where its server has none, one that believes everybody."""
-    extensions: Mapping[str, Mapping[str, Probe]] = scope.get("extensions") or {}
-    extension = extensions.get(EXTENSION)
-    return Probe() if extension is None else extension["probe"]
+    return offered(scope, EXTENSION).get("probe") or Probe()

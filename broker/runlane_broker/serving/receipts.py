@@ -7,11 +7,10 @@ route that takes events answers pings after its commits; every other connection 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
+from .extensions import ExtensibleProtocol, offered
 
 #: The ASGI extension: its `receipts` are the connection's `Receipts`.
 EXTENSION: Final = "runlane.receipts"
@@ -48,21 +47,13 @@ class Receipts:
             answer()
 
 
-class ReceiptProtocol(WebSocketsSansIOProtocol):
+class ReceiptProtocol(ExtensibleProtocol):
     """uvicorn's protocol, with `Receipts` in its scope."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._receipts = Receipts()
-
-    def handle_connect(self, event: Request) -> None:
-        """Offer the extension."""
-        super().handle_connect(event)
-        if self.response.status_code == 101:  # the application has not begun yet
-            self.scope["extensions"] = {
-                **(self.scope.get("extensions") or {}),
-                EXTENSION: {"receipts": self._receipts},
-            }
+        self.offer(EXTENSION, receipts=self._receipts)
 
     def send_receive_event_to_app(self) -> None:
         """Count the message."""
@@ -78,3 +69,8 @@ class ReceiptProtocol(WebSocketsSansIOProtocol):
     def _write(self, data: bytes) -> None:
         if self.writable.is_set() and not self.transport.is_closing():  # nobody is owed what he does not take
             self.transport.write(data)
+
+
+def receipts_of(scope: Mapping[str, Any]) -> Receipts:
+    """Return those of a connection; where its server has none, some that hold nothing back."""
+    return offered(scope, EXTENSION).get("receipts") or Receipts()

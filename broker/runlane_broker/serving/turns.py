@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from .extensions import offered
+
 #: The ASGI extension: its `standing` is the connection's `Standing`.
 EXTENSION: Final = "runlane.turns"
 #: A pass of the loop should not take longer while somebody waits for a turn.
@@ -197,9 +199,7 @@ class Standing:
 
 def standing_of(scope: Mapping[str, Any]) -> Standing:
     """Return that of a connection; of one that another server serves, one that never waits."""
-    extensions: Mapping[str, Mapping[str, Standing]] = scope.get("extensions") or {}
-    extension = extensions.get(EXTENSION)
-    return Standing(None) if extension is None else extension["standing"]
+    return offered(scope, EXTENSION).get("standing") or Standing(None)
 
 
 def _begin(turn: asyncio.Future[None]) -> None:
