@@ -13,6 +13,8 @@ from websockets.frames import Frame, Opcode
 from runlane_broker.serving.deadlines import PromptWebSocket
 
 INTERVAL, PATIENCE = 20.0, 20.0
+#: A ping is due on a whole second, and up to 3 s sooner.
+EARLIEST = INTERVAL - 4
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: broker\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -40,6 +42,9 @@ class Loop:
     def call_later(self, seconds: float, call: Any) -> Timer:
         self.timers.append(Timer(self.now + seconds, call))
         return self.timers[-1]
+
+    def call_at(self, when: float, call: Any) -> Timer:
+        return self.call_later(when - self.now, call)
 
     def create_task(self, coroutine: Any) -> Any:
         coroutine.close()
@@ -80,13 +85,13 @@ class Transport:
 class Peer:
     """A connection that has just been opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop | None = None) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             """Never run here."""
 
         config = uvicorn.Config(app, ws_ping_interval=INTERVAL, ws_ping_timeout=PATIENCE, log_config=None)
         config.load()
-        self.loop: Any = Loop()
+        self.loop: Any = loop or Loop()
         self.transport: Any = Transport()
         self.protocol = PromptWebSocket(config, ServerState(), {}, self.loop, turns=Mock())
         self.protocol.connection_made(self.transport)
@@ -111,9 +116,9 @@ def peer() -> Peer:
 
 
 def test_a_silent_peer_is_pinged_and_one_that_does_not_answer_is_closed(peer: Peer) -> None:
-    peer.loop.advance(INTERVAL - 0.1)
+    peer.loop.advance(EARLIEST - 0.1)
     assert peer.transport.written == []
-    peer.loop.advance(0.1)
+    peer.loop.advance(INTERVAL - EARLIEST + 0.1)
     assert [data[0] & 0xF for data in peer.transport.written] == [Opcode.PING]
     peer.loop.advance(PATIENCE)
     assert peer.transport.closed
@@ -131,13 +136,31 @@ def test_one_that_answers_is_pinged_again(peer: Peer) -> None:
 
 def test_one_that_speaks_is_not_pinged_before_it_has_been_silent_for_as_long(peer: Peer) -> None:
     for _ in range(5):
-        peer.loop.advance(INTERVAL - 1)
+        peer.loop.advance(EARLIEST - 1)
         peer.says(Opcode.TEXT, b"here")
     assert peer.transport.written == []
     peer.loop.advance(INTERVAL)
     assert len(peer.transport.written) == 1
     peer.loop.advance(PATIENCE)
     assert peer.transport.closed
+
+
+def test_those_who_are_due_within_a_second_are_pinged_together_and_not_all_who_spoke_together() -> None:
+    """A wake-up costs more than a ping; but hundreds of pings and pongs at once would hold everybody else up."""
+    loop = Loop()
+    peers: list[Peer] = []
+    for _ in range(100):
+        loop.advance(0.01)
+        peers.append(Peer(loop))
+    since = loop.now
+    pinged_at: set[float] = set()
+    while loop.now < since + INTERVAL:
+        before = sum(len(peer.transport.written) for peer in peers)
+        loop.advance(0.125)
+        if sum(len(peer.transport.written) for peer in peers) > before:
+            pinged_at.add(loop.now)
+    assert all(len(peer.transport.written) == 1 for peer in peers)
+    assert 1 < len(pinged_at) <= INTERVAL - EARLIEST + 1
 
 
 def test_who_has_been_quiet_is_heard_without_a_turn_and_who_has_not_waits_for_one(peer: Peer) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -39,8 +40,9 @@ SLICE_BYTES: Final = 4096
 SMALL_SLICE_BYTES: Final = 1024
 #: As many of one that talks in vain: what is in these is taken in one turn.
 TINY_SLICE_BYTES: Final = 512
-#: A ping that is due within this time is due. Seconds.
-_SOON: Final = 0.01
+#: A peer is pinged so much sooner at most, by a time of its own: those who once spoke together, when the broker
+#: came back perhaps, would answer together for ever. Seconds.
+_SOONER: Final = 3.0
 #: Bytes that are looked through, after a close frame was sent, for the peer's own.
 MAX_AFTER_CLOSE: Final = 64 * 1024
 
@@ -131,6 +133,7 @@ class PromptWebSocket(ExtensibleProtocol):
         self._turns = turns
         self._standing = Standing(turns, self._widen)
         self.offer(EXTENSION, standing=self._standing)
+        self._sooner = random.uniform(0, _SOONER)
 
     def handle_connect(self, event: Request) -> None:
         """Keep little for it: it is a stranger."""
@@ -253,15 +256,23 @@ class PromptWebSocket(ExtensibleProtocol):
         self.transport.write(_BAD_HEAD)
         self.transport.close()
 
+    def schedule_ping(self) -> None:
+        """Have the peer asked whether it is there when it will have said nothing for so long, or a little sooner.
+
+        On a whole second, with all others that are asked then: a wake-up costs more than a ping.
+        """
+        self.ping_timer = self.loop.call_at(self._ping_at(), self.send_keepalive_ping)
+
     def send_keepalive_ping(self) -> None:
-        """Ask whether the peer is there, unless it has shown that since: there may be hundreds that send beats."""
-        assert self.ping_interval is not None
-        # uvicorn counts from its last ping, not from the pong.
-        seconds = self.ping_interval - self.last_ping_rtt - (self.loop.time() - self._heard)
-        if seconds > _SOON:
-            self.ping_timer = self.loop.call_later(seconds, self.send_keepalive_ping)
+        """Ask, unless it has shown that since: there may be hundreds that send beats."""
+        if self._ping_at() > self.loop.time():
+            self.schedule_ping()
         else:
             super().send_keepalive_ping()
+
+    def _ping_at(self) -> float:
+        assert self.ping_interval is not None
+        return math.floor(self._heard + self.ping_interval - self._sooner)
 
     def handle_ping(self) -> None:
         """Answer, unless answers pile up already. Who does nothing else is cut off."""

@@ -26,7 +26,7 @@ from .receipts import ReceiptProtocol
 from .sizes import SizedProtocol
 from .turns import Turns
 
-#: Who has been silent for so long is pinged, and has so long to answer: 48 s together. Idle workers of ours send
+#: Who has been silent for so long is pinged, and has so long to answer: 48 s at most. Idle workers of ours send
 #: a beat every 20 s, and need no ping. Seconds.
 _PING_SECONDS: Final = 30.0
 _PONG_SECONDS: Final = 18.0
