@@ -157,6 +157,27 @@ def test_limits_pauses_and_priorities_count_from_their_commit_on(tmp_path: Path)
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"is_paused": True}, {"is_paused": False}), ({"concurrency_limit": 0}, {"concurrency_limit": None})],
+)
+def test_who_subscribes_while_a_change_is_on_its_way_hears_of_it(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:
+            await pool(b, "a")
+            await update(b, "a", **before)
+            run_id = await flow_run(b)
+            worker = Worker(b.core, "p/a")
+            worker.subscribe()  # is written first, and is not known of yet
+            await update(b, "a", **after)
+            await b.quiet()
+            assert worker.pushed_ids == [run_id]
+
+    run(main())
+
+
 async def _end_over_http(b: Broker, run_id: str) -> None:
     await set_state(b, run_id, StateType.COMPLETED)
 

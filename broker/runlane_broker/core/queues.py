@@ -23,7 +23,7 @@ from ..storage.operations.queues import (
     UpdatePool,
     UpdateQueue,
 )
-from ..storage.operations.serving import ChangeQueues
+from ..storage.operations.serving import ChangeQueues, ReadPools
 from ..storage.queue_records import (
     HandedOut,
     QueueChange,
@@ -127,7 +127,16 @@ class Queues:
         return outcome
 
     def _changed(self, outcome: tuple[object, tuple[ServedPool, ...]]) -> None:
-        self._dispatching.set_pools(outcome[1])
+        pools = outcome[1]
+        self._dispatching.set_pools(pools)
+        # A session that was opened while the change was on its way has read its pools before that.
+        unread = set(self._dispatcher.served_pools) - {pool.id for pool in pools}
+        if unread:
+            self._dispatching.persist(ReadPools(tuple(unread)), self._read_late)
+
+    def _read_late(self, outcome: Any) -> None:
+        if not isinstance(outcome, Exception):
+            self._dispatching.set_pools(outcome)
 
     def _handed_out(self, handed: HandOut) -> None:
         self.tell(handed.changes)

@@ -30,7 +30,18 @@ class ChangeQueues(Operation["tuple[T, tuple[ServedPool, ...]]"], Generic[T]):
     def execute(self, tx: Transaction) -> tuple[T, tuple[ServedPool, ...]]:
         """Do it, then look."""
         outcome = self.operation.execute(tx)
-        return outcome, tuple(_read_pool(tx, pool_id) for pool_id in self.pool_ids)
+        return outcome, ReadPools(self.pool_ids).execute(tx)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPools(Operation["tuple[ServedPool, ...]"]):
+    """Look how pools stand, in step with what is being written."""
+
+    pool_ids: tuple[str, ...]
+
+    def execute(self, tx: Transaction) -> tuple[ServedPool, ...]:
+        """Read each."""
+        return tuple(_read_pool(tx, pool_id) for pool_id in self.pool_ids)
 
 
 def serve(tx: Transaction, names: tuple[str, ...]) -> Served:
@@ -57,7 +68,7 @@ def _serve(tx: Transaction, queues: list[dict[str, Any]]) -> Served:
     keys = tuple(queue_key(queue["work_pool_id"], queue["id"]) for queue in queues)
     pool_ids = dict.fromkeys(queue["work_pool_id"] for queue in queues)
     changes = poll(tx, tuple(queue["id"] for queue in queues))
-    return Served(keys, tuple(_read_pool(tx, pool_id) for pool_id in pool_ids), changes)
+    return Served(keys, ReadPools(tuple(pool_ids)).execute(tx), changes)
 
 
 def _find(tx: Transaction, name: str, field: str) -> dict[str, Any]:
