@@ -178,6 +178,19 @@ async def _pushed_worker_gone(b: Broker) -> str:
     return await flow_run(b)
 
 
+async def _queue_renamed(b: Broker) -> str:
+    run_id = await _not_taken_by_who_is_pushed(b)
+    await update(b, "a", name="z")
+    return run_id
+
+
+async def _queue_made_again(b: Broker) -> str:
+    await pool(b, "a")
+    await b.worker("p/a")
+    await b.core.queues.delete_pool("p")
+    return await _not_polled(b)
+
+
 async def _no_queue(b: Broker) -> str:
     flow = await b.core.flows.create("flow", (), {})
     return (await b.core.transitions.create_flow_run(NewFlowRun(new_id(), flow.id, "run", SCHEDULED))).id
@@ -203,6 +216,8 @@ async def _queue_deleted(b: Broker) -> str:
         (_not_taken_by_who_is_pushed, "the worker of this work queue has no free slot"),
         (_pushed_workers_full, "all 2 workers of this work queue have no free slot"),
         (_pushed_soon, "it is its turn soon: there is a free slot"),
+        (_queue_renamed, "the worker of this work queue has no free slot"),
+        (_queue_made_again, "nobody polls the work queue"),
         (_pushed_worker_gone, "those who poll the work queue have not started it"),
         (_no_queue, "it has no work queue"),
         (_queue_deleted, "it has no work queue"),

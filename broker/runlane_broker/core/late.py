@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ..clock import MICROS_PER_SECOND, Clock
 from ..dispatch import Dispatcher
 from ..storage.operations.late import MarkFlowRunsLate, MarkTaskRunsLate
+from ..storage.queue_records import split_queue_key
 from ..storage.store import Store
 from ..storage.tables import FLOW_RUN, TASK_RUN, RunKind
 from .registry import Registry, Session
@@ -56,10 +57,11 @@ class LateRuns:
         return {key: _reason("task", *slots) for key, slots in self._slots(_task_keys).items()}
 
     def reasons_of_queues(self) -> dict[str, str]:
-        """Say the same for each work queue (`pool/queue`) whose runs are pushed to some worker."""
-        return {name: _reason("work queue", *slots) for name, slots in self._slots(_queues).items()}
+        """Say the same for each work queue, by its id, whose runs are pushed to some worker."""
+        slots = self._slots(_queue_keys)
+        return {split_queue_key(key)[1]: _reason("work queue", *slots[key]) for key in slots}
 
-    def _slots(self, served: Callable[[Session], tuple[str, ...]]) -> dict[str, tuple[int, int]]:
+    def _slots(self, served: Callable[[Session], Collection[str]]) -> dict[str, tuple[int, int]]:
         """Return by what is served how many workers do, and how many slots they have free."""
         slots: dict[str, tuple[int, int]] = {}
         for session in self._registry:
@@ -83,8 +85,8 @@ def _task_keys(session: Session) -> tuple[str, ...]:
     return session.task_keys
 
 
-def _queues(session: Session) -> tuple[str, ...]:
-    return session.queues
+def _queue_keys(session: Session) -> frozenset[str]:
+    return session.queue_keys
 
 
 def _reason(what: str, workers: int, free: int) -> str:

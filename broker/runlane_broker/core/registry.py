@@ -37,7 +37,9 @@ class Session:
     given_back: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     finished: Counter[tuple[str, int]] = field(default_factory=Counter[tuple[str, int]])
     task_keys: tuple[str, ...] = ()
+    #: The work queues that it asked for by name, and the keys of those it has got: they may get other names.
     queues: tuple[str, ...] = ()
+    queue_keys: frozenset[str] = frozenset()
     since: Micros = 0
     last_seen: float = 0.0
     grace_until: float | None = None

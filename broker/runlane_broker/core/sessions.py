@@ -149,6 +149,7 @@ class Sessions:
         session.since = self._clock.now()
         session.task_keys = tuple(sorted(set(frame.keys)))
         session.queues = tuple(sorted(set(frame.queues)))
+        session.queue_keys = frozenset(served.keys)
         self._registry.add(session)
         held = [(run_id, run.task_key) for run_id, run in session.held.items()]
         keys, pools = (*frame.keys, *served.keys), map(pool_settings, served.pools)

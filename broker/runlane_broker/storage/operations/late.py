@@ -125,7 +125,7 @@ class MarkTaskRunsLate(_MarkLate):
 class MarkFlowRunsLate(_MarkLate):
     """Mark flow runs that should have started `patience` microseconds ago, or as long as their queue says.
 
-    `reasons` says by work queue (`pool/queue`) what keeps its runs waiting, where they are pushed to somebody.
+    `reasons` says by the id of a work queue what keeps its runs waiting, where they are pushed to somebody.
     """
 
     shortest: int = 0
@@ -203,7 +203,7 @@ def _reason(tx: Transaction, run_id: str, queue_id: str, reasons: Mapping[str, s
         return QUEUE_FULL
     if limits.pool_full:
         return POOL_FULL
-    if (pushed := reasons.get(f"{limits.pool}/{limits.queue}")) is not None:
+    if (pushed := reasons.get(queue_id)) is not None:
         return pushed
     (last_polled,) = row
     if last_polled is None or tx.now - last_polled > POLLED_RECENTLY:
