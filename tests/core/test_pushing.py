@@ -157,6 +157,20 @@ def test_limits_pauses_and_priorities_count_from_their_commit_on(tmp_path: Path)
     run(main())
 
 
+def test_the_runs_of_a_deleted_queue_are_forgotten(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with broker(new_database(tmp_path)) as b:  # whose auditor finds nothing in the end
+            await pool(b, "a", a=0)
+            await b.worker("p/a")
+            run_id = await flow_run(b)
+            await b.quiet()
+            await b.core.queues.delete(QueueKey(pool="p", name="a"))
+            await set_state(b, run_id, StateType.CANCELLED)
+            await b.quiet()
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [({"is_paused": True}, {"is_paused": False}), ({"concurrency_limit": 0}, {"concurrency_limit": None})],

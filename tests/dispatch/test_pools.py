@@ -144,11 +144,12 @@ def test_an_aborted_reservation_gives_its_slot_back() -> None:
 
 def test_of_a_deleted_queue_nothing_is_given_and_its_runs_take_no_slot_of_the_pool() -> None:
     rig = Rig(settings(limit=1))
-    rig.put(HIGH, 1)
+    rig.put(HIGH, 2)
     rig.put(LOW, 1)
     (taken,) = rig.assigned()
     assert rig.dispatcher.confirm(taken)
     rig.dispatcher.set_pool(PoolSettings("p", (QueueSettings(LOW, 1),), limit=1))
+    assert not rig.dispatcher.queue(HIGH), "who ends one of its runs does not know that it was here"
     rig.put(HIGH, 2)
     assert rig.keys() == [LOW]
 

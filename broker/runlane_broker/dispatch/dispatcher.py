@@ -157,7 +157,8 @@ class Dispatcher:
         """Take notice of a pool that has changed, or one of its queues. One that nobody serves is ignored."""
         pool = self._pools.get(settings.id)
         if pool is not None:
-            pool.set(settings)
+            for key in pool.set(settings):
+                self.reload(key)  # what was in its window is in no queue now
             self._reopen(pool)
 
     def free_slot(self, pool_id: str, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from .queue import TaskQueue
@@ -95,10 +95,11 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool {self.id} queues={len(self._gates)} {self.gate!r}>"
 
-    def set(self, settings: PoolSettings) -> None:
-        """Note what the database says now, of the pool and of all its queues."""
+    def set(self, settings: PoolSettings) -> Collection[str]:
+        """Note what the database says now, of the pool and of all its queues; return the keys of those gone."""
         self.gate.set(settings.limit, paused=settings.paused)
-        for key in self._gates.keys() - {queue.key for queue in settings.queues}:
+        gone = self._gates.keys() - {queue.key for queue in settings.queues}
+        for key in gone:
             del self._gates[key]  # its runs are in no queue now, and take no slot of the pool any more
             self.gate.reset()
         for queue in settings.queues:
@@ -108,6 +109,7 @@ class Pool:
                 self._gates[queue.key] = Gate(queue.limit, paused=queue.paused)
             else:
                 gate.set(queue.limit, paused=queue.paused)
+        return gone
 
     def take(self, key: str) -> None:
         """Note that a run of a queue was reserved."""
