@@ -324,6 +324,9 @@ def test_what_nobody_polls_for_a_minute_is_not_ready(db: Database) -> None:
     assert [(change.queue_id, change.after) for change in db.do(ForgetPolls())] == [(served, N)]
     assert db.do(ForgetPolls()) == ()
     assert [queue(db, name).status for name in "abc"] == [N, N, P]
+    db.do(RecordPolls((served,)))
+    update(db, "a", last_polled=None)
+    assert [(change.queue_id, change.after) for change in db.do(ForgetPolls())] == [(served, N)]
 
 
 def test_a_queues_health(db: Database, path: Path) -> None:

@@ -214,9 +214,13 @@ def poll_queue() -> Update:
 
 
 def forget_polls() -> Update:
-    """Nobody has asked for these queues' runs since `before`: NOT_READY. Returns ids and names."""
+    """Nobody has asked for these queues' runs since `before`, or as somebody says ever: NOT_READY.
+
+    Returns ids and names.
+    """
     w = work_queue.c
-    silent = and_(w.status == const(QueueStatus.READY), w.last_polled < param("before"))
+    polled = and_(w.last_polled.is_not(None), w.last_polled >= param("before"))
+    silent = and_(w.status == const(QueueStatus.READY), ~polled)
     changed = update(work_queue).where(silent).values(status=const(QueueStatus.NOT_READY), updated=param("now"))
     return changed.returning(w.id, w.name)
 
