@@ -74,7 +74,7 @@ async def running_broker(settings: Settings, path: Path, clock: Clock) -> AsyncG
         backlog = await core.start()
         services = Services(
             (
-                Sweep(settings.timers.sweep, core.supervision),
+                Sweep(core),
                 Heartbeat(settings.timers.heartbeat, core),
                 MarkLateRuns(core),
                 Expire(core),

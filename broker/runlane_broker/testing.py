@@ -95,7 +95,7 @@ async def tested_broker(folder: Path, clock: VirtualClock) -> AsyncGenerator[Tes
     store = InspectedStore.of_test(path, clock, broker_id, changes.happened)
     settings = Settings(timers=_TIMERS)
     core = Core(broker_id, __version__, settings, clock, store)
-    sweep = Sweep(settings.timers.sweep, core.supervision)
+    sweep = Sweep(core)
     try:
         await core.start()
         sweep.start()

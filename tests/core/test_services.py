@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 import pytest
 
 from runlane.config import ServicesSection
+from runlane_broker.core.core import Core
+from runlane_broker.services.audit import Auditor
 from runlane_broker.services.expiry import Expire
 from runlane_broker.services.late_runs import MarkLateRuns
 from runlane_broker.services.retention import Retain
+from runlane_broker.services.service import Service
+from runlane_broker.services.sweep import Sweep
 from runlane_broker.settings import Settings
 from runlane_broker.storage.operations.expiry import BATCH
 from runlane_broker.storage.operations.retention import STEP
@@ -118,6 +123,50 @@ def test_runs_that_come_due_are_shown_as_a_service(path: Path) -> None:
             await worker.wait_for("run")
             assert (shown.runs, shown.counts, shown.last_run) == (1, {"keys": 1}, START + SECOND)
         assert not shown.running
+
+    run(main())
+
+
+def test_runs_that_come_due_wait_where_that_is_switched_off(path: Path) -> None:
+    async def main() -> None:
+        async with broker(path, settings=services(due=False)) as b:  # whose auditor finds nothing in the end
+            (shown,) = [state for state in b.core.services if state.name == "due_runs"]
+            assert (shown.enabled, shown.running) == (False, False)
+            worker = await b.worker("k", limit=2)
+            await b.quiet()
+            await b.producer().queued("k", due=START + SECOND)
+            b.clock.advance(1)
+            b.core.dispatching.time_changed()
+            await b.quiet()
+            assert worker.pushed_ids == []
+
+    run(main())
+
+
+# --- What is switched off -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "off"),
+    [
+        (Sweep, {"lost": False}),
+        (MarkLateRuns, {"late": False}),
+        (Expire, {"expiry": False}),
+        (Retain, {"keep_successes": 0.0, "keep_failures": 0.0}),
+        (Auditor, {"audit": False}),
+    ],
+)
+def test_what_is_switched_off_is_shown_so_and_does_not_start(
+    path: Path, service: Callable[[Core], Service], off: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        for given, is_on in ((services(keep_successes=1.0), True), (services(**off), False)):
+            async with broker(path, settings=given) as b:
+                one = service(b.core)
+                assert one.state.enabled is is_on
+                one.start()
+                assert one.state.running is is_on
+                await one.stop()
 
     run(main())
 

@@ -71,6 +71,8 @@ class Core:
         self.services = ServiceBoard()
         self.services.add(dispatching.due.state)
         own = settings.services
+        if not own.due:
+            dispatching.due.switch_off()
         self.late = LateRuns(clock, store, self.registry, dispatcher, own.late_after, own.late_after_of)
         self.expiry = Expiry(clock, store, self.transitions)
         self.retention = Retention(clock, store, own.keep_successes, own.keep_failures)

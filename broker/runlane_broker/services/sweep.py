@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.supervision import Supervision
+from ..core.core import Core
 from .service import Counts, Service
 
 
@@ -11,9 +11,10 @@ class Sweep(Service):
 
     name = "lost_sessions"
 
-    def __init__(self, interval: float, supervision: Supervision) -> None:
-        super().__init__(interval)
-        self._supervision = supervision
+    def __init__(self, core: Core) -> None:
+        settings = core.settings
+        super().__init__(settings.timers.sweep, core.clock, enabled=settings.services.lost)
+        self._supervision = core.supervision
 
     async def run_once(self) -> Counts:
         """One pass."""

@@ -142,6 +142,8 @@ class ServicesSection(Section):
     SECTION: ClassVar[str] = "broker.services"
     PREFIX: ClassVar[str] = "SERVICES_"
 
+    due: bool = setting(True, OnOff(), "whether runs start when their time comes, or a claim on them ends")
+    lost: bool = setting(True, OnOff(), "whether workers that are silent, deaf or gone lose their runs")
     late: bool = setting(True, OnOff(), "whether runs that have not started in time are marked Late")
     late_interval: float = setting(5.0, _TIMER, "how often such runs are looked for")
     late_after: float = setting(
