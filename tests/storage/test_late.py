@@ -351,6 +351,23 @@ def test_a_queue_may_have_its_own_patience(db: Database, path: Path) -> None:
         assert mark_all(db, MarkFlowRunsLate(PATIENCE, shortest=shortest)) == marked
 
 
+def test_a_pass_looks_at_a_queue_once_a_second_and_not_in_each_step(db: Database, path: Path) -> None:
+    queue_id = db.do(CreateQueue(None, "q"))
+    insert_flow_runs(path, *({"work_queue_id": queue_id} for _ in range(3 * STEP)))
+    db.clock.advance(20)
+    mark: MarkFlowRunsLate | None = MarkFlowRunsLate(PATIENCE, shortest=PATIENCE)
+    for seconds in (0.9, 0.1, 0):
+        assert mark is not None
+        mark = mark.then(db.do(mark))
+        db.do(UpdateQueue(QueueKey(queue_id), {"is_paused": True}))
+        db.clock.advance(seconds)
+    said = dict(db.query("SELECT message, count(*) FROM flow_run_state WHERE name = 'Late' GROUP BY message"))
+    assert said == {
+        f"The run has not started in time: {NOT_POLLED}.": 2 * STEP,
+        f"The run has not started in time: {QUEUE_PAUSED}.": STEP,
+    }
+
+
 def test_a_flow_run_that_has_started_is_not_touched(db: Database, path: Path) -> None:
     ids = insert_flow_runs(path, {}, {}, {"state_name": "AwaitingRetry"})
     set_state(path, ids[0], "PENDING")

@@ -25,6 +25,8 @@ from .pushing import start_limits
 
 #: Runs that are looked at in one step. A run takes 9 to 11 µs of CPU: so who comes waits for 0.3 ms.
 STEP: Final = 25
+#: Microseconds for which the steps of a pass rely on what the first of them has found out about queues.
+KNOWN_FOR: Final = 1_000_000
 
 #: Where a step ends: the due time and the id of its last run. The first one begins after this.
 Place: TypeAlias = tuple[int, str]
@@ -121,6 +123,20 @@ class MarkTaskRunsLate(_MarkLate):
         return _write(tx, q.insert_task_run_states, q.mark_task_runs, ids, reason)
 
 
+@dataclass(slots=True)
+class _Known:
+    """What keeps flow runs waiting, as the steps of a pass find it: to count slots can take longer than a step."""
+
+    since: int = -KNOWN_FOR
+    reasons: dict[str | None, str] = field(default_factory=dict[str | None, str])
+    full: tuple[FullFilter, ...] = ()
+
+    def renew(self, tx: Transaction) -> None:
+        """Look again, unless it was only just looked at."""
+        if not 0 <= tx.now - self.since < KNOWN_FOR:
+            self.since, self.reasons, self.full = tx.now, {None: NO_QUEUE}, _full_filters(tx)
+
+
 @dataclass(frozen=True, slots=True)
 class MarkFlowRunsLate(_MarkLate):
     """Mark flow runs that should have started `patience` microseconds ago, or as long as their queue says.
@@ -130,13 +146,14 @@ class MarkFlowRunsLate(_MarkLate):
 
     shortest: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    known: _Known = field(default_factory=_Known, kw_only=True)
 
     def _page(self, tx: Transaction, place: Place) -> list[Any]:
         return _decode_flow_runs(_read(tx, q.overdue_flow_runs, self.shortest, place))
 
     def _judge(self, tx: Transaction) -> Callable[..., str | None]:
-        reasons: dict[str | None, str] = {None: NO_QUEUE}
-        full = _full_filters(tx)
+        self.known.renew(tx)
+        reasons, full = self.known.reasons, self.known.full
 
         def why(
             run_id: str, due: int, queue_id: str | None, patience: int | None, tags: str, deployment_id: str | None
