@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Final
+
+from runlane.logs import JsonFormatter
 
 #: What could end a line, or be taken for a command by a terminal.
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
@@ -27,22 +28,6 @@ class OneLine(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class JsonLine(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `message` and, where there is one, `exception`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
 class _PeersMistakes(logging.Filter):
     """uvicorn logs a peer's broken text with a traceback of its own, and a refused upgrade as an error of ours.
 
@@ -60,7 +45,7 @@ class _PeersMistakes(logging.Filter):
 def configure(level: str, *, as_json: bool) -> None:
     """Send what is logged to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLine() if as_json else OneLine())
+    handler.setFormatter(JsonFormatter() if as_json else OneLine())
     handler.addFilter(_PeersMistakes())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("uvicorn", "uvicorn.error", "alembic", "asyncio", "aiosqlite", "sqlalchemy"):

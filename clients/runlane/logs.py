@@ -1,12 +1,11 @@
-"""Logs as JSON, one object a line."""
+"""Logs as JSON, one object a line: a worker's and a broker's alike."""
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import UTC, datetime
 from typing import Any, Final
-
-import orjson
 
 #: What a record gets from `extra` and is worth a field of its own.
 _FIELDS: Final = ("run_id", "task_key")
@@ -26,4 +25,5 @@ class JsonFormatter(logging.Formatter):
         line.update({name: str(getattr(record, name)) for name in _FIELDS if hasattr(record, name)})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        # In ASCII: no text ends the line, means anything to a terminal or, as half a surrogate, can't be written.
+        return json.dumps(line, separators=(",", ":"))

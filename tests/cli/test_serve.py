@@ -38,7 +38,8 @@ def test_a_broker_that_a_file_tells_everything(runlane: Run, folder: Path) -> No
         assert runlane("status", "--wait", "--timeout", "20", "--url", url[1]).code == 0
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        assert [json.loads(line)["message"] for line in process.stderr] == ["draining"]
+        rest = [json.loads(line) for line in process.stderr]
+        assert [(line["level"], line["message"]) for line in rest] == [("info", "draining")]
     assert (folder / "here.db").is_file()
     assert list(inner.iterdir()) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import re
@@ -15,11 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
 
 import runlane
+from runlane.logs import JsonFormatter
 from runlane.protocol.closing import CloseCode
 from runlane_broker import cli, logs, program
 from runlane_broker.errors import StartupError
@@ -314,7 +317,7 @@ def name_too_long(path: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (no_folder, "No such file or directory"),
+        (no_folder, "there is no folder"),
         (a_folder, "is a directory"),
         (within_a_file, "a directory"),
         (no_database, "not a database"),
@@ -495,12 +498,18 @@ async def hold_until_closed(host: Any, process: subprocess.Popen[str]) -> list[t
 @pytest.mark.parametrize(
     "text", ["a\nb", "a\rb", "a\x1b[31mb", "a\x9b31mb", "a\x85b", "a\u2028b", "a\0b", "a\x7fb"]
 )
-@pytest.mark.parametrize("formatter", [logs.OneLine(), logs.JsonLine()], ids=["console", "json"])
+@pytest.mark.parametrize("formatter", [logs.OneLine(), JsonFormatter()], ids=["console", "json"])
 def test_a_log_line_is_one_line(formatter: logging.Formatter, text: str) -> None:
     """Whatever a peer calls itself."""
     line = formatter.format(logging.LogRecord("runlane", logging.INFO, "", 1, "worker %s", (text,), None))
     assert line.splitlines() == [line]
     assert line.isprintable()
+
+
+def test_a_log_line_in_json_holds_any_text() -> None:
+    """Half a surrogate, too, which no encoder of UTF-8 takes."""
+    line = JsonFormatter().format(logging.LogRecord("runlane", logging.INFO, "", 1, "a\ud800b", None, None))
+    assert json.loads(line) == {"time": ANY, "level": "info", "logger": "runlane", "message": "a\ud800b"}
 
 
 # --- Listening ---------------------------------------------------------------------------------------------------
