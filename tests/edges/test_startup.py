@@ -63,6 +63,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def call(*flags: str, **variables: str) -> tuple[int, str]:
         monkeypatch.setattr(program, "running_broker", started)
+        monkeypatch.setenv("RUNLANE_PORT", "0")  # somebody may listen on the default one
         for variable, value in variables.items():
             monkeypatch.setenv(variable, value)
         try:
