@@ -159,6 +159,18 @@ def test_a_wrong_token_in_the_first_frame(guarded: Host, path: str, token: str |
     run(main())
 
 
+def test_the_log_says_where_a_wrong_token_comes_from(guarded: Host) -> None:
+    async def main() -> None:
+        async with dial(guarded, WORKER) as peer:
+            await peer.say({"type": "auth", "token": "wrong"})
+            await peer.closed()
+
+    before = len(guarded.log.lines())
+    run(main())
+    (line,) = guarded.log.lines()[before:]
+    assert line.endswith("closing a client at 127.0.0.1 that has not subscribed: 1008 authentication failed")
+
+
 @PATHS
 def test_no_token_in_the_first_frame(guarded: Host, path: str) -> None:
     async def main() -> None:

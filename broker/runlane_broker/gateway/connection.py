@@ -356,3 +356,9 @@ async def receive_text(socket: WebSocket) -> str:
     if text is None:
         raise ProtocolViolation("binary messages are not allowed")
     return text
+
+
+def stranger(socket: WebSocket) -> str:
+    """Name a peer that has not subscribed, for the log: where it comes from is all that is known of it."""
+    where = "no known address" if socket.client is None else socket.client.host
+    return f"a client at {where} that has not subscribed"

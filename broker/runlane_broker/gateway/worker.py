@@ -16,7 +16,7 @@ from ..access import Access
 from ..core.core import Core
 from ..core.registry import Session
 from ..errors import Refused
-from .connection import Connection, logger
+from .connection import Connection, logger, stranger
 
 #: What a report costs that comes too late. A worker that was lost is told which runs are not its own any more.
 _VAIN_REPORT = 4.0
@@ -137,7 +137,7 @@ class WorkerConnection(Connection):
     def close(self, code: CloseCode, reason: str) -> None:
         """Close; what is not ordinary is worth a line."""
         if self._closing is None and code not in (CloseCode.NORMAL, CloseCode.RESTART):
-            client = "a client that has not subscribed" if self._session is None else self._session.client_id
+            client = stranger(self._socket) if self._session is None else self._session.client_id
             logger.warning("closing %s: %d %s", client, code, reason)
         super().close(code, reason)
 

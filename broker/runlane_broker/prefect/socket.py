@@ -20,7 +20,7 @@ from ..access import AUTHENTICATED, Access
 from ..api.rendering import render_task_run
 from ..core.core import Core
 from ..core.registry import Session
-from ..gateway.connection import receive_text
+from ..gateway.connection import receive_text, stranger
 from ..gateway.talk import Talk
 from ..serving.direct import direct_way
 from ..serving.turns import standing_of
@@ -171,7 +171,7 @@ class TakerConnection:
         self._closing = (code if code in _CODES else CloseCode.OVERLOADED, reason)
         self._closed.set()
         if code not in (CloseCode.NORMAL, CloseCode.RESTART):
-            client = "a client that has not subscribed" if self._session is None else self._session.client_id
+            client = stranger(self._socket) if self._session is None else self._session.client_id
             logger.warning("closing %s: %d %s", client, code, reason)
 
     # Life ----------------------------------------------------------------------------------------------------
