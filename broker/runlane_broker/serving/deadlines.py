@@ -96,6 +96,7 @@ class PromptHTTP(HTTPProtocol):
             return
         self.transport = self._uncorked
         super().handle_websocket_upgrade(*args)  # h11's gives it the request
+        vars(self).pop("parser", None)  # httptools': it refers to us, and we are done
         self._uncorked.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -131,9 +132,13 @@ class PromptWebSocket(ExtensibleProtocol):
     def __init__(self, *args: Any, turns: Turns, **options: Any) -> None:
         super().__init__(*args, **options)
         self._turns = turns
-        self._standing = Standing(turns, self._widen)
-        self.offer(EXTENSION, standing=self._standing)
         self._sooner = random.uniform(0, _SOONER)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Tell the application how it stands."""
+        super().connection_made(transport)
+        self._standing = Standing(self._turns, partial(keep, self.transport, SEND_BUFFER))
+        self.offer(EXTENSION, standing=self._standing)
 
     def handle_connect(self, event: Request) -> None:
         """Keep little for it: it is a stranger."""
@@ -201,9 +206,6 @@ class PromptWebSocket(ExtensibleProtocol):
         elif self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-
-    def _widen(self) -> None:
-        keep(self.transport, SEND_BUFFER)
 
     def _takes_nothing(self) -> bool:
         """Whether nothing more is heard from it until it takes what it was sent. Of those that wait for turns."""
@@ -291,3 +293,20 @@ class PromptWebSocket(ExtensibleProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+        self._fall_apart()
+
+    def _fall_apart(self) -> None:
+        """Part what refers to each other, that it goes at once; it would wait for the garbage collector.
+
+        That is the parser, a generator that holds its owner, and what was wrong, whose tracebacks lead back here.
+        """
+        self.conn.parser.close()
+        for error in (self.conn.handshake_exc, self.conn.parser_exc):
+            _forget_frames(error)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of where an error, and what has led to it, came up."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

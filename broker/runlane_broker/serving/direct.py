@@ -7,11 +7,13 @@ there is room for.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
+from websockets.server import ServerProtocol
 
 from .extensions import ExtensibleProtocol, offered
 
@@ -22,20 +24,33 @@ EXTENSION: Final = "runlane.direct"
 class Direct:
     """One connection's short way."""
 
-    def __init__(self, send: Callable[[bytes], bool]) -> None:
-        #: Write a text message (UTF-8). False: there is no room now, or no connection; go the long way.
-        self.send = send
+    def __init__(self, conn: ServerProtocol, transport: asyncio.Transport, writable: asyncio.Event) -> None:
+        self._conn = conn
+        self._transport = transport
+        self._writable = writable
         #: Called with each text message while it is set, on the event loop; it must not raise. `receive` returns
         #: the others, and the end of the connection.
         self.take: Callable[[str], None] | None = None
+
+    def send(self, data: bytes) -> bool:
+        """Write a text message (UTF-8). False: there is no room now, or no connection; go the long way."""
+        if not self._writable.is_set() or self._transport.is_closing():
+            return False
+        try:
+            self._conn.send_text(data)
+        except InvalidState:
+            return False
+        self._transport.write(b"".join(self._conn.data_to_send()))
+        return True
 
 
 class DirectProtocol(ExtensibleProtocol):
     """uvicorn's protocol, with `Direct` in its scope."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._direct = Direct(self._send)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Offer it."""
+        super().connection_made(transport)
+        self._direct = Direct(self.conn, self.transport, self.writable)
         self.offer(EXTENSION, direct=self._direct)
 
     def handle_text(self, event: Frame) -> None:
@@ -50,17 +65,6 @@ class DirectProtocol(ExtensibleProtocol):
             super().handle_text(event)
         else:
             take(text)
-
-    def _send(self, data: bytes) -> bool:
-        transport = self.transport
-        if not self.writable.is_set() or self.disconnected or self.close_sent or transport.is_closing():
-            return False
-        try:
-            self.conn.send_text(data)
-        except InvalidState:
-            return False
-        transport.write(b"".join(self.conn.data_to_send()))
-        return True
 
 
 def direct_way(scope: MutableMapping[str, Any]) -> Direct | None:

@@ -18,7 +18,10 @@ class ExtensibleProtocol(WebSocketsSansIOProtocol):
         self._offered: dict[str, dict[object, object]] = {}
 
     def offer(self, name: str, **contents: Any) -> None:
-        """Have the application find an extension of this name, and in it these. To be called before it begins."""
+        """Have the application find an extension of this name, and in it these. To be called before it begins.
+
+        They refer to the transport, which lets go of us at the end, and not to us: nothing goes round then.
+        """
         self._offered[name] = {**contents}
 
     def handle_connect(self, event: Request) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from websockets.frames import Frame
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from .extensions import ExtensibleProtocol, offered
 
@@ -68,9 +71,10 @@ class Credit:
 class ProbeProtocol(ExtensibleProtocol):
     """uvicorn's protocol, with a `Probe` in its scope."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._probe = Probe(self._send_ping)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Offer it."""
+        super().connection_made(transport)
+        self._probe = Probe(partial(_ping, self.conn, self.transport))
         self.offer(EXTENSION, probe=self._probe)
 
     def handle_pong(self, event: Frame) -> None:
@@ -78,11 +82,11 @@ class ProbeProtocol(ExtensibleProtocol):
         self._probe.ponged(bytes(event.data), self.pending_ping_payload)
         super().handle_pong(event)
 
-    def _send_ping(self, payload: bytes) -> None:
-        if self.disconnected or self.close_sent or self.transport.is_closing():
-            return  # whoever waits is told by `receive`
-        self.conn.send_ping(payload)
-        self.transport.write(b"".join(self.conn.data_to_send()))
+
+def _ping(conn: ServerProtocol, transport: asyncio.Transport, payload: bytes) -> None:
+    if conn.state is State.OPEN and not transport.is_closing():  # else whoever waits is told by `receive`
+        conn.send_ping(payload)
+        transport.write(b"".join(conn.data_to_send()))
 
 
 def probe_of(scope: Mapping[str, Any]) -> Probe:

@@ -6,8 +6,10 @@ route that takes events answers pings after its commits; every other connection 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from .extensions import ExtensibleProtocol, offered
@@ -64,11 +66,12 @@ class ReceiptProtocol(ExtensibleProtocol):
     def handle_ping(self) -> None:
         """Write the pong, which is all that can be there to be sent, when its time has come."""
         pong = b"".join(self.conn.data_to_send())
-        self._receipts.pinged(lambda: self._write(pong))
+        self._receipts.pinged(partial(_answer, self.transport, self.writable, pong))
 
-    def _write(self, data: bytes) -> None:
-        if self.writable.is_set() and not self.transport.is_closing():  # nobody is owed what he does not take
-            self.transport.write(data)
+
+def _answer(transport: asyncio.Transport, writable: asyncio.Event, pong: bytes) -> None:
+    if writable.is_set() and not transport.is_closing():  # nobody is owed what he does not take
+        transport.write(pong)
 
 
 def receipts_of(scope: Mapping[str, Any]) -> Receipts:

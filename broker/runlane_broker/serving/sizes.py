@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any, Final
+
+from websockets.server import ServerProtocol
 
 from .extensions import ExtensibleProtocol, offered
 
@@ -16,10 +19,11 @@ class SizedProtocol(ExtensibleProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.offer(EXTENSION, allow=self._allow)
+        self.offer(EXTENSION, allow=partial(_allow, self.conn))
 
-    def _allow(self, size: int) -> None:
-        self.conn.max_message_size = size
+
+def _allow(conn: ServerProtocol, size: int) -> None:
+    conn.max_message_size = size
 
 
 def allow_messages(scope: MutableMapping[str, Any], size: int) -> None:
