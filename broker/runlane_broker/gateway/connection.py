@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -20,6 +20,7 @@ from runlane.protocol.errors import ErrorCode, FrameRefused, ProtocolViolation
 from ..access import AUTHENTICATED, Access
 from ..core.core import Core
 from ..serving.turns import standing_of
+from .endings import over
 from .outbox import HIGH_WATER, Outbox
 from .talk import Talk
 
@@ -44,12 +45,13 @@ _FRAME_BYTES: Final = 256
 
 _TOO_MUCH: Final = "too much, too fast; come back in 1 s"
 
-Handler = Callable[[Any, int], None]
+Handler = Callable[[Any, Any, int], None]
 
 
 class Connection:
     """Base of both sockets. Handlers get a frame and its size in bytes; they never wait."""
 
+    handlers: ClassVar[Mapping[type[m.Frame], Handler]] = {}
     #: Frames that may wait for their commit.
     unprocessed_limit = limits.MAX_UNPROCESSED_FRAMES
     #: Bytes that may wait to be sent.
@@ -72,7 +74,6 @@ class Connection:
         self._decoder = decoder
         self._outbox = Outbox(self.outbox_limit)
         self._outbox.high_water = self.strangers_high_water
-        self._handlers: Mapping[type[m.Frame], Handler] = {}
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = asyncio.Event()
         self._takes = True
@@ -195,7 +196,7 @@ class Connection:
             for task in tasks:
                 task.cancel()
             self.on_closed()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await over(tasks)
             await self._say_goodbye()
 
     async def _read(self) -> None:
@@ -257,15 +258,16 @@ class Connection:
                 taken = 0
 
     def _handle(self, frame: m.Frame | FrameRefused, size: int) -> None:
+        if isinstance(frame, FrameRefused):
+            self.refuse(frame)
+            return
         try:
-            if isinstance(frame, FrameRefused):
-                raise frame
             self._conversation.up(frame)
             if not self._talk.allows(frame):
                 self.silence()
                 return
             self._judge()
-            self._handlers[type(frame)](frame, size)
+            self.handlers[type(frame)](self, frame, size)
         except FrameRefused as exc:
             self.refuse(exc)
 

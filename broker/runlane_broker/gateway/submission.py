@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from starlette.websockets import WebSocket
@@ -24,7 +24,7 @@ from ..core.core import Core
 from ..core.submit import conflict_code, new_run
 from ..errors import Overloaded, StoreUnavailable
 from ..storage.records import Created, Creation, FinalRun, NewRunRecord, TransitionOutcome
-from .connection import Connection
+from .connection import Connection, Handler
 
 _CREATED = (Creation.CREATED, Creation.LEASED)
 _REFUSED = {
@@ -82,15 +82,6 @@ class SubmissionConnection(Connection):
         self._clear = asyncio.Event()
         self._clear.set()
         self._last_submit: asyncio.Future[None] | None = None
-        self._handlers = {
-            m.Auth: self.on_auth,
-            m.Submit: self._on_submit,
-            m.Watch: self._on_watch,
-            m.Unwatch: self._on_unwatch,
-            m.Cancel: self._on_cancel,
-            m.Beat: self.on_beat,
-            m.Quit: self._on_quit,
-        }
 
     async def _take(self, text: str) -> None:
         """Take a message's frames, of a peer that takes what it is sent: it may not ask for more before that."""
@@ -279,6 +270,16 @@ class SubmissionConnection(Connection):
     def _on_quit(self, _frame: m.Quit, _size: int) -> None:
         self.close(CloseCode.NORMAL, "goodbye")
 
+    handlers: ClassVar[Mapping[type[m.Frame], Handler]] = {
+        m.Auth: Connection.on_auth,
+        m.Submit: _on_submit,
+        m.Watch: _on_watch,
+        m.Unwatch: _on_unwatch,
+        m.Cancel: _on_cancel,
+        m.Beat: Connection.on_beat,
+        m.Quit: _on_quit,
+    }
+
     async def run(self) -> None:
         """Serve the connection to its end, and that of what it reads."""
         try:
@@ -291,6 +292,7 @@ class SubmissionConnection(Connection):
         """Nobody is there to be told."""
         if self._looking is not None:
             self._looking.cancel()
+        self._sought.clear()  # what is called when it is found leads back here
         self._core.watching.unwatch(self, tuple(self._watched))
 
 

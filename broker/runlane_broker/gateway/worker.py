@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from starlette.websockets import WebSocket
 
@@ -16,7 +17,7 @@ from ..access import Access
 from ..core.core import Core
 from ..core.registry import Session
 from ..errors import Refused
-from .connection import Connection, logger, stranger
+from .connection import Connection, Handler, logger, stranger
 
 #: What a report costs that comes too late. A worker that was lost is told which runs are not its own any more.
 _VAIN_REPORT = 4.0
@@ -35,17 +36,6 @@ class WorkerConnection(Connection):
         super().__init__(socket, core, access, worker_conversation(), codec.WORKER_UP)
         self._session: Session | None = None
         self._gone = False
-        self._handlers = {
-            m.Auth: self.on_auth,
-            m.Subscribe: self._on_subscribe,
-            m.Beat: self.on_beat,
-            m.Started: self._on_started,
-            m.Progress: self._on_progress,
-            m.Finished: self._on_finished,
-            m.Release: self._on_release,
-            m.SetLimit: self._on_limit,
-            m.Quit: self._on_quit,
-        }
 
     # Up ----------------------------------------------------------------------------------------------------
 
@@ -105,6 +95,18 @@ class WorkerConnection(Connection):
     def _subscribed(self) -> Session:
         assert self._session is not None, "the conversation lets nothing through before `subscribed`"
         return self._session
+
+    handlers: ClassVar[Mapping[type[m.Frame], Handler]] = {
+        m.Auth: Connection.on_auth,
+        m.Subscribe: _on_subscribe,
+        m.Beat: Connection.on_beat,
+        m.Started: _on_started,
+        m.Progress: _on_progress,
+        m.Finished: _on_finished,
+        m.Release: _on_release,
+        m.SetLimit: _on_limit,
+        m.Quit: _on_quit,
+    }
 
     # Down: SessionPort -------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..access import Access
 from ..core.core import Core
 from ..errors import Invalid
+from ..gateway.endings import over
 from ..gateway.talk import Talk
 from ..serving.receipts import receipts_of
 from ..serving.sizes import allow_messages
@@ -69,7 +70,7 @@ class EventsIn:
         finally:
             reading.cancel()
             recording.cancel()
-            await asyncio.gather(reading, recording, return_exceptions=True)
+            await over((reading, recording))
         if not self._may_go_on():
             with suppress(TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
                 async with asyncio.timeout(_CLOSE_SECONDS):

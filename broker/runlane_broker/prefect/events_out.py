@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..access import Access
 from ..clock import Clock
 from ..errors import Invalid, StoreUnavailable
+from ..gateway.endings import over
 from ..gateway.talk import Talk
 from ..serving.probes import Credit, probe_of
 from ..serving.turns import standing_of
@@ -49,6 +50,8 @@ class EventsOut:
         self._waiting: list[EndEvent] = []
         self._wake = asyncio.Event()
         self._sent = 0
+        self._takes = True
+        self._failed = False
 
     async def run(self) -> None:
         """Serve the connection to its end."""
@@ -72,17 +75,14 @@ class EventsOut:
 
     async def _serve(self, subscription: Subscription) -> None:
         leaving = asyncio.create_task(self._leave())
-        sending = asyncio.create_task(self._send(subscription))
+        sending = asyncio.create_task(self._send_in_time(subscription))
         try:
             await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
             sending.cancel()
-            await asyncio.gather(leaving, sending, return_exceptions=True)
-        failed = None if sending.cancelled() else sending.exception()
-        if isinstance(failed, TimeoutError):
-            return  # it takes nothing, no goodbye either
-        if isinstance(failed, StoreUnavailable | Invalid) or not self._talk.has_left:
+            await over((leaving, sending))
+        if self._takes and (self._failed or not self._talk.has_left):
             with suppress(TimeoutError):  # who takes nothing doesn't take this
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._socket.close(TRY_AGAIN, "come back")
@@ -93,6 +93,15 @@ class EventsOut:
             await receive_text(self._socket)
             self._standing.trusted = False
             self._standing.vain = not self._talk.is_sparing
+
+    async def _send_in_time(self, subscription: Subscription) -> None:
+        """Send, and say how it ended."""
+        try:
+            await self._send(subscription)
+        except TimeoutError:
+            self._takes = False
+        except (StoreUnavailable, Invalid):
+            self._failed = True
 
     async def _send(self, subscription: Subscription) -> None:
         """Send what has ended before, then what ends; what is both, once."""

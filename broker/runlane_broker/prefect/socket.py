@@ -21,6 +21,7 @@ from ..api.rendering import render_task_run
 from ..core.core import Core
 from ..core.registry import Session
 from ..gateway.connection import receive_text, stranger
+from ..gateway.endings import over
 from ..gateway.talk import Talk
 from ..serving.direct import direct_way
 from ..serving.turns import standing_of
@@ -190,7 +191,7 @@ class TakerConnection:
                 self._direct.take = None
             if self._session is not None:
                 self._core.taking.disconnected(self._session)
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await over(tasks)
             await self._say_goodbye()
 
     async def _read(self) -> None:
