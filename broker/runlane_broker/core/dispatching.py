@@ -162,20 +162,21 @@ class Dispatching:
 
     def persist(self, operation: Operation[Any], done: Callable[[Any], None]) -> None:
         """Write what must be written, however long the database cannot be; while the broker drains, too."""
+        self._store.submit(operation, partial(self._persisted, operation, done))
 
-        def written(outcome: Any) -> None:
-            if isinstance(outcome, StoreUnavailable) and not self._closed:
-                asyncio.get_running_loop().call_later(RETRY_SECONDS, again, outcome)
-            else:
-                done(outcome)
+    def _persisted(self, operation: Operation[Any], done: Callable[[Any], None], outcome: Any) -> None:
+        if isinstance(outcome, StoreUnavailable) and not self._closed:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._persist_again, operation, done, outcome)
+        else:
+            done(outcome)
 
-        def again(outcome: StoreUnavailable) -> None:
-            if self._closed:
-                done(outcome)
-            else:
-                self._store.submit(operation, written)
-
-        self._store.submit(operation, written)
+    def _persist_again(
+        self, operation: Operation[Any], done: Callable[[Any], None], outcome: StoreUnavailable
+    ) -> None:
+        if self._closed:
+            done(outcome)
+        else:
+            self.persist(operation, done)
 
     def push(self, session_id: str, runs: Sequence[LeasedRun]) -> None:
         """Send confirmed leases to their session."""

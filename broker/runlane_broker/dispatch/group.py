@@ -99,6 +99,8 @@ class Group:
         """Let a session go for good."""
         self.disconnect(session)
         del self._sessions[session]
+        if not self._sessions:
+            self._heap.clear()  # outdated entries lead back here
 
     def disconnect(self, session: Session) -> None:
         """Note that a session's socket is gone."""
