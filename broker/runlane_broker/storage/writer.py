@@ -137,6 +137,7 @@ class Writer:
             if group:
                 self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
                 self._lane.part()
+            del group, outcomes  # what is called when they are done may hold a connection
         self._executor.close()
 
     def _execute(self, group: list[Entry]) -> list[Any]:
