@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from .campaign import campaign, verdict
+from .frames import WIDTH
 from .hostile import PAIRS, WAVES, hostile
 from .hostile import verdict as hostile_verdict
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("what", choices=("frames", "hostile"))
     parser.add_argument("--frames", type=int, default=200_000, help="how many (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=WIDTH, help="connections that send frames at once")
     parser.add_argument("--peers", type=int, default=100, help="of each hostile kind (default: %(default)s)")
     parser.add_argument(
         "--pairs", type=int, default=PAIRS, help="quiet and hostile windows (default: %(default)s)"
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="the same seed, the same frames")
     options = parser.parse_args()
     if options.what == "frames":
-        figures = asyncio.run(campaign(options.frames, options.seed))
+        figures = asyncio.run(campaign(options.frames, options.seed, width=options.width))
         wrong = [*verdict(figures), *_beyond(figures, {"MiB of growth after the first fifth": 16})]
     else:
         figures = asyncio.run(hostile(options.peers, options.pairs, options.waves))

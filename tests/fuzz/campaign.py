@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .frames import WIDTH
 from .rig import MIB, rig
 
 #: Seconds for which nobody waits that frames be sent, at least; and how many a second are, at least.
@@ -15,13 +16,15 @@ _PATIENCE = 60.0
 _PACE = 100
 
 
-async def campaign(frames: int, seed: int, quiet_seconds: float = 10.0, *, aside: bool = True) -> dict[str, Any]:
+async def campaign(
+    frames: int, seed: int, quiet_seconds: float = 10.0, *, width: int = WIDTH, aside: bool = True
+) -> dict[str, Any]:
     """Send them, and say what came of it. `aside`: from a process that leaves the processor to all others."""
     with tempfile.TemporaryDirectory(prefix="runlane-fuzz-") as folder:
         async with rig(Path(folder), aside=aside) as it:
 
             async def send(count: int) -> dict[str, int]:
-                return await it.peers.ask("send", count, seconds=_PATIENCE + count / _PACE)
+                return await it.peers.ask("send", count, width, seconds=_PATIENCE + count / _PACE)
 
             await it.peers.ask("plan", seed, frames)
             await it.healthy.ask("start")
@@ -47,6 +50,7 @@ async def campaign(frames: int, seed: int, quiet_seconds: float = 10.0, *, aside
         "frames": warm["frames"] + rest["frames"],
         "connections": warm["connections"] + rest["connections"],
         "frames a second": rest["frames"] / seconds,
+        "connections a second": rest["connections"] / seconds,
         "connections that were not closed": warm["open"] + rest["open"],
         "lines of the log that must not be": len(faults),
         "MiB of growth after the first fifth": growth / MIB,

@@ -5,7 +5,7 @@ from a broker is what they have it do, not its processor. Arguments: the broker'
 
     ["loose", run, count]    so many of each hostile kind (the run has a large result); seconds until each was cut
     ["plan", seed, count]    which frames are to be sent
-    ["send", count]          send so many of them; the counts
+    ["send", count, width]   send so many of them, over so many connections at once; the counts
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ async def main(port: int) -> None:
             case ["plan", seed, count]:
                 todo = plan(seed, count)
                 answer(None)
-            case ["send", count]:
-                answer(await send(port, todo, count))
+            case ["send", count, width]:
+                answer(await send(port, todo, count, width))
             case _:
                 raise ValueError(command)
 
