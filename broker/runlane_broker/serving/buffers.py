@@ -20,5 +20,5 @@ def keep(transport: asyncio.BaseTransport, size: int) -> None:
     """Have the system keep so many bytes for the peer of a connection."""
     of: socket.socket | None = transport.get_extra_info("socket")
     if of is not None:
-        with suppress(OSError):  # it has gone meanwhile
+        with suppress(OSError, ValueError):  # it has gone meanwhile (the latter is uvloop's)
             of.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
