@@ -20,6 +20,7 @@ from runlane.protocol.ids import uuid7
 from ..clock import Clock
 from ..errors import RunlaneError, StoreUnavailable
 from . import queries as q
+from .checkpoints import LONGEST_LOG, Checkpointer
 from .operations.base import Operation
 from .queries import queues as qq
 from .queue_records import first_not_held, full_filters, is_queue_key, split_queue_key
@@ -41,7 +42,13 @@ Outcome = Any
 def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """Open a connection in autocommit mode, with the settings that every connection here has."""
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "temp_store = MEMORY",
+        f"wal_autocheckpoint = {LONGEST_LOG}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
@@ -200,12 +207,14 @@ class SqliteExecutor:
         source: random.Random | None = None,
         connect: Callable[[Path], sqlite3.Connection] = connect,
         wait: Callable[[float], object] | None = None,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
         self._connect = partial(connect, path)
         self._connection = self._connect()
         self._is_locked_out = False
         self._syncs = True
         self._wait = wait or threading.Event().wait
+        self._checkpointer = checkpointer
         self._compiler = Compiler()
         self._clock = clock
         self._broker_id = broker_id
@@ -267,6 +276,8 @@ class SqliteExecutor:
 
     def _commit(self, cursor: sqlite3.Cursor) -> None:
         """Commit. If that raises, nobody knows whether it happened: the row that numbers it does."""
+        if self._checkpointer is not None:
+            self._checkpointer.committed()
         try:
             cursor.execute("COMMIT")
         except sqlite3.Error as exc:
@@ -303,7 +314,9 @@ class SqliteExecutor:
             self._syncs = True
 
     def close(self) -> None:
-        """Close the connection; the last one to close folds the WAL into the file."""
+        """Close the connection, and the checkpointer's; the last one to close folds the WAL into the file."""
+        if self._checkpointer is not None:
+            self._checkpointer.close()
         self._connection.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from ..clock import Clock
 from ..errors import StartupError, StoreUnavailable
 from . import queries as q
+from .checkpoints import Checkpointer
 from .facts import FactReader
 from .flows import FlowReader
 from .kept import KeptReader
@@ -28,7 +30,7 @@ from .retention import RetentionReader
 from .rows import flow_run_record, task_run_record
 from .run_records import RunRecord, StateRecord
 from .runs import RunReader
-from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller
+from .sqlite import BUSY_SECONDS, SqliteExecutor, SqliteRefiller, connect
 from .tables import FLOW_RUN, TASK_RUN, RunKind
 from .tag_limits import LimitReader
 from .upkeep import UpkeepReader
@@ -66,7 +68,10 @@ class Store:
         """Open a SQLite file whose schema is up to date. Raises `StartupError` if it is damaged, or locked."""
         try:
             refiller = SqliteRefiller(path)
-            writer = Writer(executor or SqliteExecutor(path, clock, broker_id))
+            if executor is None:
+                checkpointer = Checkpointer(partial(connect, path))
+                executor = SqliteExecutor(path, clock, broker_id, checkpointer=checkpointer)
+            writer = Writer(executor)
         except sqlite3.Error as exc:
             raise StartupError(f"cannot use the database {path}: {exc}") from exc
         url = URL.create("sqlite+aiosqlite", database=str(path))

@@ -1,0 +1,65 @@
+"""Moving what has been committed from SQLite's log to its file, beside the writer."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+logger = logging.getLogger("runlane.storage")
+
+#: Commits between two checkpoints. One touches eight pages, or twenty.
+EVERY: Final = 64
+#: Pages in the log at which the writer makes a checkpoint itself. The log begins anew only when nothing of it is
+#: left to be moved, which beside a busy writer never happens; but then it has next to nothing left to move.
+LONGEST_LOG: Final = 4_000
+
+
+class Checkpointer:
+    """Makes checkpoints on a thread of its own, which hold nobody up.
+
+    By itself SQLite makes one within the commit that finds the log long (1,000 pages): it writes some hundreds of
+    pages and waits for the disk twice, and so does everybody who stands behind it.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._commits = 0
+        self._wanted = threading.Event()
+        self._ends = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def committed(self) -> None:
+        """Note a commit; for the writer's thread alone."""
+        self._commits += 1
+        if self._commits < EVERY:
+            return
+        self._commits = 0
+        self._wanted.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="runlane-checkpoints", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ends.set()
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while self._wanted.wait() and not self._ends.is_set():
+            self._wanted.clear()
+            began = time.monotonic()
+            try:
+                connection = connection or self._connect()
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error as exc:  # the writer makes one in the end, and hears of it
+                logger.debug("no checkpoint: %s", exc)
+            self._ends.wait(time.monotonic() - began)  # or the writer's own would find this one at work each time
+        if connection is not None:
+            connection.close()
