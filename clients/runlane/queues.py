@@ -46,8 +46,8 @@ class WorkQueues:
         """Return a queue."""
         return self._ask("GET", _queue(pool, name))
 
-    def update(self, name: str, pool: str | None = None, **changes: Any) -> None:
-        """Change a queue: what `create` takes; None takes a limit away."""
+    def update(self, name: str, /, pool: str | None = None, **changes: Any) -> None:
+        """Change a queue: what `create` takes, its `name`, too; None takes a limit away."""
         self._ask("PATCH", _queue(pool, name), changes)
 
     def pause(self, name: str, pool: str | None = None) -> None:

@@ -61,6 +61,9 @@ def test_the_same_from_a_program(broker: Broker) -> None:
     assert queues.read("q")["status"] == "PAUSED"
     queues.resume("q")
     assert (queues.read("q")["status"], queues.read("q")["is_paused"]) == ("NOT_READY", False)
+    queues.update("q", name="r")
+    queues.update("r", name="q", description="again")
+    assert queues.read("q")["description"] == "again"
     queues.create_pool("p")
     queues.pause("default", "p")
     assert queues.read("default", "p")["is_paused"]
