@@ -189,6 +189,34 @@ def test_where_there_are_always_others_a_step_goes_with_them(tmp_path: Path) -> 
     run(main())
 
 
+def test_where_several_chores_wait_one_of_them_goes_with_the_others_at_a_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(new_database(tmp_path)) as (store, executor):
+            executor.groups.clear()
+            now = Now()
+            store._writer._lane = Lane(now)
+            gates = [Gate() for _ in range(4)]
+            waiting = iter(gates)
+            executor.before = lambda _: next(waiting, lambda: None)()
+            answers: list[asyncio.Future[Any]] = []
+
+            def submit(*operations: Operation[Any]) -> None:
+                answers.extend(asyncio.ensure_future(store.run(one)) for one in operations)
+
+            submit(BeatBroker("broker"))
+            for gate, chores in zip(gates, [(Count(), Count()), (), (), ()], strict=True):
+                await gate.reached()
+                submit(*chores, BeatBroker("broker"))
+                await asyncio.sleep(0)
+                now.seconds += PATIENCE if gate is gates[1] else 0.0
+                gate.open()
+            await asyncio.gather(*answers)
+            with_others = [len(group) for group in executor.groups if isinstance(group[0], BeatBroker)]
+            assert with_others == [1, 1, 2, 1, 1]
+
+    run(main())
+
+
 def test_a_chore_that_fails_costs_nobody_anything(tmp_path: Path) -> None:
     class Failing(Count):
         def execute(self, tx: Any) -> int:

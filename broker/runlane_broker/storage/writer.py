@@ -179,6 +179,7 @@ class Writer:
         self._lane.meet()
         if self._lane.is_impatient():
             group.append(self._lane.take())
+            self._lane.rest(0.0)  # another one is as patient as this one was
         return group
 
     def _fill(self, group: list[Entry], entry: Entry | None) -> None:
