@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from runlane_broker.storage.checkpoints import EVERY, LONGEST_LOG, Checkpointer
-from runlane_broker.storage.sqlite import connect
+from runlane_broker.storage.operations.sessions import BeatBroker, StartBroker
+from runlane_broker.storage.sqlite import SqliteExecutor, connect
 
-from ..support import PATIENCE, new_database
+from ..support import PATIENCE, FakeClock, new_database
 
 PAGE = 4096
 
@@ -112,3 +113,19 @@ def test_who_never_commits_enough_has_no_thread(path: Path) -> None:
     checkpointer = Checkpointer(never)
     write(path, range(1, EVERY), checkpointer.committed)
     checkpointer.close()
+
+
+def test_where_no_thread_is_to_be_had_commits_are_made_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    checkpointer = Checkpointer(lambda: unsynced(path))
+    executor = SqliteExecutor(path, FakeClock(), "broker", connect=unsynced, checkpointer=checkpointer)
+    executor.execute([StartBroker("broker", "1.0")])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        outcomes = [executor.execute([BeatBroker("broker")]) for _ in range(2 * EVERY)]
+    executor.close()
+    assert outcomes == [[None]] * (2 * EVERY)

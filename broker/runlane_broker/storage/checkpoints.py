@@ -40,8 +40,16 @@ class Checkpointer:
         self._commits = 0
         self._wanted.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="runlane-checkpoints", daemon=True)
-            self._thread.start()
+            self._thread = self._start()
+
+    def _start(self) -> threading.Thread | None:
+        thread = threading.Thread(target=self._work, name="runlane-checkpoints", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:  # the process may have no more of them: no reason not to commit
+            logger.debug("no checkpoints beside the writer: %s", exc)
+            return None
+        return thread
 
     def close(self) -> None:
         """End the thread."""
