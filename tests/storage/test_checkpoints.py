@@ -86,6 +86,34 @@ def test_what_was_committed_is_moved_every_so_many_commits(path: Path) -> None:
     assert moved(path) == EVERY
 
 
+def test_of_a_log_that_begins_anew_at_this_very_moment_nothing_is_moved(path: Path) -> None:
+    """SQLite may take it for the log that is over, and would not move the rest of it later."""
+    write(path, range(1, EVERY), lambda: None)
+    done = threading.Event()
+    with closing(unsynced(path)) as writer:
+
+        def begin_anew(statement: str) -> None:
+            if "wal_checkpoint" in statement:
+                writer.execute(f"PRAGMA user_version = {EVERY}")
+                done.set()
+
+        def watched() -> sqlite3.Connection:
+            connection = unsynced(path)
+            connection.set_trace_callback(begin_anew)
+            return connection
+
+        assert writer.execute("PRAGMA wal_checkpoint").fetchone()[0] == 0
+        assert moved(path) == EVERY - 1, "all of it: the next commit begins the log anew"
+        checkpointer = Checkpointer(watched)
+        for _ in range(EVERY):
+            checkpointer.committed()
+        assert done.wait(PATIENCE)
+        checkpointer.close()
+        assert moved(path) == EVERY - 1
+        assert writer.execute("PRAGMA wal_checkpoint").fetchone()[0] == 0
+    assert moved(path) == EVERY
+
+
 def test_a_checkpoint_that_fails_is_made_the_next_time(path: Path) -> None:
     witness = Witness(path, failures=1)
     checkpointer = Checkpointer(witness)

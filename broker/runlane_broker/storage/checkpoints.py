@@ -59,15 +59,31 @@ class Checkpointer:
             self._thread.join()
 
     def _work(self) -> None:
-        connection: sqlite3.Connection | None = None
+        connections: list[sqlite3.Connection] = []
         while self._wanted.wait() and not self._ends.is_set():
             self._wanted.clear()
             began = time.monotonic()
             try:
-                connection = connection or self._connect()
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            except sqlite3.Error as exc:  # the writer makes one in the end, and hears of it
+                while len(connections) < 2:
+                    connections.append(self._connect())
+                _checkpoint(*connections)
+            except sqlite3.Error as exc:  # in the end the log finds no room, and the writer hears of it
                 logger.debug("no checkpoint: %s", exc)
             self._ends.wait(time.monotonic() - began)  # or the writer's own would find this one at work each time
-        if connection is not None:
+        for connection in connections:
             connection.close()
+
+
+def _checkpoint(connection: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    """Make a checkpoint while somebody reads.
+
+    SQLite before 3.51.3 may take a log that begins anew just when a checkpoint begins for the one before: what is
+    committed to it then is never moved, and lost (sqlite.org/wal.html#walresetbug). While somebody reads in the
+    log it does not begin anew. Who finds it all moved reads in the file, and meanwhile nothing is moved there.
+    """
+    reader.execute("BEGIN")
+    try:
+        reader.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    finally:
+        reader.execute("ROLLBACK")
