@@ -85,7 +85,7 @@ class Transport:
 class Peer:
     """A connection that has just been opened."""
 
-    def __init__(self, loop: Loop | None = None) -> None:
+    def __init__(self, loop: Loop | None = None, kind: type[PromptWebSocket] = PromptWebSocket) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             """Never run here."""
 
@@ -93,7 +93,7 @@ class Peer:
         config.load()
         self.loop: Any = loop or Loop()
         self.transport: Any = Transport()
-        self.protocol = PromptWebSocket(config, ServerState(), {}, self.loop, turns=Mock())
+        self.protocol = kind(config, ServerState(), {}, self.loop, turns=Mock())
         self.protocol.connection_made(self.transport)
         self.protocol.data_received(UPGRADE)
         self.protocol.conn.send_response(self.protocol.response)

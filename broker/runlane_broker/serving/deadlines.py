@@ -115,7 +115,7 @@ class PromptHTTP(HTTPProtocol):
 
 
 class PromptWebSocket(ExtensibleProtocol):
-    """Does not wait for a peer that was closed to take what was sent, and owes no pong to one that takes none.
+    """Does not wait for a peer that was closed to take what was sent.
 
     It pings whoever has said nothing for a while, and nobody else.
     """
@@ -277,16 +277,13 @@ class PromptWebSocket(ExtensibleProtocol):
         return math.floor(self._heard + self.ping_interval - self._sooner)
 
     def handle_ping(self) -> None:
-        """Answer, unless answers pile up already. Who does nothing else is cut off."""
+        """Answer. Who does nothing else is cut off."""
         second = int(self.loop.time())
         self._pings = self._pings + 1 if second == self._second else 1
         self._second = second
         if self._pings > MAX_PINGS:
             self.transport.abort()
-        if self.writable.is_set():
-            super().handle_ping()
-        else:
-            self.conn.data_to_send()
+        super().handle_ping()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""

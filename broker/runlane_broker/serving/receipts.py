@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from websockets.frames import Frame
+
 from .extensions import ExtensibleProtocol, offered
 
 #: The ASGI extension: its `receipts` are the connection's `Receipts`.
@@ -55,6 +57,8 @@ class ReceiptProtocol(ExtensibleProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._receipts = Receipts()
+        #: What answers the frames that came together, as far as their turn has not come: it is made all at once.
+        self._made: deque[bytes] = deque()
         self.offer(EXTENSION, receipts=self._receipts)
 
     def send_receive_event_to_app(self) -> None:
@@ -64,9 +68,17 @@ class ReceiptProtocol(ExtensibleProtocol):
         super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
-        """Write the pong, which is all that can be there to be sent, when its time has come."""
-        pong = b"".join(self.conn.data_to_send())
-        self._receipts.pinged(partial(_answer, self.transport, self.writable, pong))
+        """Write the pong when its time has come. Pings that came together have each a time of their own."""
+        self._made.extend(self.conn.data_to_send())
+        if self._made:  # else it has left with what was sent meanwhile
+            self._receipts.pinged(partial(_answer, self.transport, self.writable, self._made.popleft()))
+
+    def handle_close(self, event: Frame) -> None:
+        """Write what answers it, which was made with the pongs before it."""
+        if self._made:
+            self.transport.write(b"".join(self._made))
+            self._made.clear()
+        super().handle_close(event)
 
 
 def _answer(transport: asyncio.Transport, writable: asyncio.Event, pong: bytes) -> None:
