@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runlane_broker.core import pace, taking
+from runlane_broker.core.events import Reporter
 from runlane_broker.gateway import talk
 from runlane_broker.prefect.reading import read_event
 
@@ -232,25 +233,49 @@ def test_who_has_lost_his_runs_reports_for_nobody_else(tmp_path: Path) -> None:
     async def main() -> None:
         async with world(tmp_path / "db", resume=0.2) as w:
             reporter = w.core.events.reporter()
-
-            async def says(run_id: str, type_: str, name: str | None = None) -> None:
-                said = read_event(json.dumps(event(run_id, type_, name)).encode())
-                assert said is not None
-                await reporter.record([said])
-
             async with w.peer(client_id="1") as worker:
                 lost = await w.create()
                 assert await worker.take() == lost
-                await says(lost, "RUNNING")
+                await says(reporter, lost, "RUNNING")
                 worker.cut()
             async with w.peer(client_id="2") as other:
                 assert await other.take() == lost
-                await says(lost, "RUNNING", "Retrying")
+                await says(reporter, lost, "RUNNING", "Retrying")
                 assert (await w.run(lost)).state.name == "Pending"
                 async with w.peer(client_id="1") as worker:
                     own = await w.create()
                     assert await worker.take() == own
-                    await says(own, "RUNNING")
+                    await says(reporter, own, "RUNNING")
+                    assert (await w.run(own)).state.name == "Running"
+
+    run(main())
+
+
+async def says(reporter: Reporter, run_id: str, type_: str, name: str | None = None) -> None:
+    """Report a state, over a connection for events."""
+    said = read_event(json.dumps(event(run_id, type_, name)).encode())
+    assert said is not None
+    await reporter.record([said])
+
+
+def test_who_was_away_altogether_is_taken_for_himself_again(tmp_path: Path) -> None:
+    """The first that he reports on his new connection for events is the end of a run that another has now."""
+
+    async def main() -> None:
+        async with world(tmp_path / "db", resume=0.2) as w:
+            async with w.peer(client_id="1") as worker:
+                lost = await w.create()
+                assert await worker.take() == lost
+                worker.cut()
+            async with w.peer(client_id="2") as other:
+                assert await other.take() == lost
+                reporter = w.core.events.reporter()
+                await says(reporter, lost, "COMPLETED")
+                assert (await w.run(lost)).state.name == "Completed"
+                async with w.peer("own", client_id="1") as worker:
+                    own = await w.create("own")
+                    assert await worker.take() == own
+                    await says(reporter, own, "RUNNING")
                     assert (await w.run(own)).state.name == "Running"
 
     run(main())

@@ -117,11 +117,15 @@ class _Recorder:
             append_state(self._tx, qt.OF_TASK_RUNS, row.id, write, state_id=report.id, attempt=row.attempt)
 
     def _learn(self, row: RunRow, proposed: Proposed) -> None:
-        """Whoever first says that a leased run has begun, or has ended, is its holder's process."""
-        if self.session_id is not None or row.session_id is None or row.dialect != PREFECT:
+        """Whoever first says that a leased run has begun, or has ended, is its holder's process.
+
+        That is certain of a run that nobody had before. Of another it may be one that has lost it, and is taken
+        for its holder until he says something of a run of his own.
+        """
+        if row.session_id is None or row.dialect != PREFECT or proposed.type not in _OF_HOLDERS:
             return
-        may_be = self._candidates is None or row.session_id in self._candidates
-        if may_be and proposed.type in _OF_HOLDERS:
+        unknown = self.session_id is None and (self._candidates is None or row.session_id in self._candidates)
+        if unknown or row.attempt == 1:
             self.session_id = row.session_id
 
     def _decide(self, row: RunRow, proposed: Proposed, at: int) -> Decision:
