@@ -16,7 +16,7 @@ from runlane_broker.core.events import Reporter
 from runlane_broker.gateway import talk
 from runlane_broker.prefect.reading import read_event
 
-from .sockets import Peer, world
+from .sockets import PATIENCE, Peer, world
 from .test_events import event
 
 
@@ -313,6 +313,28 @@ def test_one_that_comes_later_is_another_process(tmp_path: Path, monkeypatch: py
             async with w.peer() as worker:
                 assert await worker.take() == run_id
                 assert (await w.run(run_id)).losses == 1
+
+    run(main())
+
+
+def test_of_two_that_have_one_name_nobody_is_taken_for_the_other(tmp_path: Path) -> None:
+    """As the containers of one host name have, each with a process 1. Both are cut, and the first is back."""
+
+    async def main() -> None:
+        async with world(tmp_path / "db", resume=0.7) as w:
+            async with w.peer("a") as first, w.peer("b") as second:
+                ids = [await w.create("a"), await w.create("b")]
+                assert [await first.take(), await second.take()] == ids
+                for run_id in ids:
+                    await w.set_state(run_id, "RUNNING")
+                first.cut()
+                second.cut()
+            async with asyncio.timeout(PATIENCE):
+                while any(session.port for session in w.core.registry):
+                    await asyncio.sleep(0.01)
+            async with w.peer("a") as first, w.peer("b", client_id="other") as other:
+                assert await other.take() == ids[1]
+                assert await first.take() == ids[0]
 
     run(main())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -200,8 +201,8 @@ class Taking:
         self._registry = registry
         self._sessions = sessions
         #: Sessions whose connection is gone, by client id, with the time (monotonic) until which they can be taken
-        #: up. Of those that have the same client id the last one counts.
-        self._away: dict[str, tuple[Session, float]] = {}
+        #: up. None: several have this client id, and whose process comes cannot be told.
+        self._away: dict[str, tuple[Session | None, float]] = {}
 
     def __repr__(self) -> str:
         return f"<Taking {len(self._away)} away>"
@@ -315,7 +316,10 @@ class Taking:
         self._keep_away(session)
 
     def _keep_away(self, session: Session) -> None:
-        self._away[session.client_id] = (session, self._clock.monotonic() + SAME_PROCESS_SECONDS)
+        now = self._clock.monotonic()
+        _, other_until = self._away.get(session.client_id, (None, -math.inf))
+        only = session if now > other_until else None
+        self._away[session.client_id] = (only, now + SAME_PROCESS_SECONDS)
 
     def _forget_old(self) -> None:
         now = self._clock.monotonic()
