@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
 
 class Cutter:
     """Stands between clients and the broker."""
@@ -17,7 +21,10 @@ class Cutter:
         self.port = 0
 
     def cut(self, path: str) -> None:
-        """Break what leads there, and whatever tries to, until `mend`."""
+        """Break what leads there, and whatever tries to, until `mend`.
+
+        Not before the upgrade: a worker of Prefect's ends where that fails.
+        """
         self._cut = path.encode()
         for writer, head in tuple(self._open.items()):
             if self._cut in head:
@@ -31,7 +38,8 @@ class Cutter:
         with suppress(OSError):
             head = await reader.read(64 * 1024)
             if self._cut is not None and self._cut in head.partition(b"\r\n")[0]:
-                writer.transport.abort()
+                writer.write(_upgraded(head))
+                writer.close()
                 return
             back, forth = await asyncio.open_connection("127.0.0.1", self._target)
             self._open[writer] = head.partition(b"\r\n")[0]
@@ -54,6 +62,16 @@ class Cutter:
             server.close()
             for writer in tuple(cutter._open):
                 writer.transport.abort()
+
+
+def _upgraded(head: bytes) -> bytes:
+    """Answer the request for an upgrade."""
+    protocol = ServerProtocol(subprotocols=[Subprotocol("prefect")])
+    protocol.receive_data(head)
+    (request,) = protocol.events_received()
+    assert isinstance(request, Request)
+    protocol.send_response(protocol.accept(request))
+    return b"".join(protocol.data_to_send())
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

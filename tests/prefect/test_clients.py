@@ -303,17 +303,24 @@ def test_a_broker_that_is_away_while_runs_end(tmp_path: Path) -> None:
 
 
 def test_a_worker_whose_subscription_is_cut(tmp_path: Path) -> None:
-    """For ten seconds, while it executes four runs; its events go another way all the time."""
+    """For ten seconds, while it executes four runs; its events go another way all the time.
+
+    Two of them end meanwhile. Of the others it is sent a second copy, which it drops: it reports each end once.
+    """
 
     async def main() -> None:
         async with town(tmp_path, "3", **QUICK) as here, Cutter.open(here.port) as proxy:
-            await here.worker(port=proxy.port)
-            runs = await here.detached(*(("nap", f"n{i}", 6.0) for i in range(4)))
+            worker = await here.worker(port=proxy.port)
+            runs = await here.detached(*(("nap", f"n{i}", 6.0 + 10.0 * (i % 2)) for i in range(4)))
             await until(lambda: len(here.noted("began")) == 4, PATIENCE)
             proxy.cut("/api/task_runs/subscriptions/scheduled")
             await asyncio.sleep(10)
             proxy.mend()
             await here.all_completed(runs, 2 * PATIENCE)
+            assert sorted(here.noted("began")) == ["n0", "n1", "n2", "n3"]
+            attempts = [(await here.get(f"/api/task_runs/{run_id}"))["attempt"] for run_id in runs]
+            assert attempts == [1, 2, 1, 2]
+            assert worker.is_running, worker.log
 
     run(main())
 
