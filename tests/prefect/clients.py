@@ -210,7 +210,7 @@ class Town:
         return [
             (method, path, status)
             for method, path, status in self.requests()
-            if (status in (404, 405) or status >= 500) and not path.startswith(LEARNED)
+            if _is_hole(method, status) and not path.startswith(LEARNED)
         ]
 
     async def close(self) -> None:
@@ -229,6 +229,10 @@ class Town:
             answer = await client.request(method, path, json=body, headers=headers)
         assert answer.status_code < 300, answer.text
         return answer.json() if answer.content else None
+
+
+def _is_hole(method: str, status: int) -> bool:
+    return status != 101 if method == "WS" else status in (404, 405) or status >= 500
 
 
 @asynccontextmanager

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+_STATUS = {"websocket.accept": 101, "websocket.close": 403}
+
 
 class Recorder:
-    """An ASGI middleware. A socket's status is 101 once it is accepted."""
+    """An ASGI middleware. A socket's status is 101 once it is accepted, and 403 if it is not."""
 
     def __init__(self, app: Any, record: Path) -> None:
         self._app = app
@@ -16,10 +18,13 @@ class Recorder:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         method = "WS" if scope["type"] == "websocket" else scope.get("method")
+        answered = False
 
         async def note(message: Any) -> None:
-            status = message.get("status", 101 if message["type"] == "websocket.accept" else None)
-            if status is not None:
+            nonlocal answered
+            status = message.get("status", _STATUS.get(message["type"]))
+            if status is not None and not answered:
+                answered = True
                 query = scope["query_string"].decode()
                 self._file.write(json.dumps([method, scope["path"], query, status]) + "\n")
             await send(message)
