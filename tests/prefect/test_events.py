@@ -254,6 +254,26 @@ def test_a_ping_is_answered_after_the_commit(
         host.stop()
 
 
+def test_a_mistake_of_the_broker_s_own_stands_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client comes back, and says the same again: somebody must hear of it."""
+
+    def fail(_operation: RecordReports, _tx: Any) -> Any:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(RecordReports, "execute", fail)
+    host = Host(tmp_path)
+    host.start()
+    try:
+        with opened(host, "in") as socket:
+            socket.send(json.dumps(event(str(uuid4()), "RUNNING")))
+            with pytest.raises(ConnectionClosed):
+                socket.recv(PATIENCE)
+        host.wait(host._settled())
+        assert ["a mistake" in fault for fault in host.log.faults()] == [True]
+    finally:
+        host.stop()
+
+
 # --- Out ------------------------------------------------------------------------------------------------------
 
 
