@@ -137,6 +137,7 @@ class Socket:
 
     def __init__(self, end: End) -> None:
         self._end = end
+        self.client = None  # nobody has an address here
         self.scope: dict[str, Any] = {"subprotocols": [SUBPROTOCOL], "state": {AUTHENTICATED: True}}
 
     async def accept(self, subprotocol: str) -> None:
