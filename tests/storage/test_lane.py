@@ -168,10 +168,12 @@ def test_where_there_are_always_others_a_step_goes_with_them(tmp_path: Path) -> 
     async def main() -> None:
         async with opened(new_database(tmp_path)) as (store, executor):
             answers: list[asyncio.Future[Any]] = []
+            gates = [Gate() for _ in range(2)]
+            waiting = iter(gates)
+            executor.before = lambda _: next(waiting, lambda: None)()
 
-            async def come_during(operation: Operation[Any]) -> None:
+            async def come_during(gate: Gate, operation: Operation[Any]) -> None:
                 """Have it come while the one before is at work, and that last for long."""
-                gate = executor.before = Gate()
                 await gate.reached()
                 answers.append(asyncio.ensure_future(store.run(operation)))
                 await asyncio.sleep(2 * PATIENCE)
@@ -179,9 +181,9 @@ def test_where_there_are_always_others_a_step_goes_with_them(tmp_path: Path) -> 
 
             chore, last = Count(), BeatBroker("broker")
             answers.append(asyncio.ensure_future(store.run(BeatBroker("broker"))))
-            await come_during(BeatBroker("broker"))
+            await come_during(gates[0], BeatBroker("broker"))
             answers.append(asyncio.ensure_future(store.run(chore)))
-            await come_during(last)
+            await come_during(gates[1], last)
             await asyncio.gather(*answers)
             assert executor.groups[-1] == [last, chore]
             assert executor.synced[-1]
