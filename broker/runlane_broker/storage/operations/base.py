@@ -49,7 +49,7 @@ class Chore(Operation[T_co]):
     __slots__ = ()
 
     #: For how long it rests after a step while others write, as a multiple of what the step took, commit and all.
-    rest: ClassVar[float] = 1.5
+    rest: ClassVar[float] = 1.3
 
     def then(self, outcome: Any) -> Self | None:
         """Return what is left to do after `execute` came so far; None if that was all."""
